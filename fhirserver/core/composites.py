@@ -1,0 +1,95 @@
+"""Composite parameters: the entries of components that stand together in one context node.
+
+The forms are stated in `core.entries`. Components of one context only are combined, so a systolic value is never found
+under the code of the diastolic one beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+from typing import Any, NamedTuple
+
+from fhirserver.core.entries import PLAIN, Found, forms, plain
+from fhirserver.core.intervals import intervals
+from fhirserver.core.values import items, local, normalise, text_of
+
+KEY_LIMIT = 64
+"""A composite's component has at most so many entries per context: their product must not explode on odd data."""
+
+
+class Part(NamedTuple):
+    """One alternative for a composite's component: steps below the context, and the type found there."""
+
+    steps: tuple[str, ...]
+    type: str
+
+
+class Composite(NamedTuple):
+    """A composite parameter at its context node; ``parts`` has the alternatives of each component."""
+
+    name: str
+    parts: tuple[tuple[Part, ...], ...]
+
+
+def take_composite(context: Any, composite: Composite, found: Found) -> None:
+    """Add the entries of a composite parameter for one context node."""
+    groups: list[list[tuple[str, str, float, float]]] = []
+    for alternatives in reversed(composite.parts):  # the first component is nearly always there, the last seldom
+        group = [
+            entry
+            for part in alternatives
+            for value in _select(context, part.steps, found.resource)
+            for entry in _component(part.type, value)
+        ]
+        group = [entry for entry in group if entry[0] == group[0][0]]
+        if not group:
+            return
+        groups.append(group)
+    groups.reverse()
+    keyed = [[text for _, text, _, _ in group][:KEY_LIMIT] for group in groups if group[0][0] == "key"]
+    others = [(at, group) for at, group in enumerate(groups, 1) if group[0][0] != "key"]
+    for keys in product(*keyed):
+        name = f"{composite.name}={'$'.join(keys)}"
+        if not others:
+            found.terms.append(name)
+        for at, group in others:
+            place = f"{name}#{at}" if len(others) > 1 else name
+            for kind, text, low, high in group[:KEY_LIMIT]:
+                if kind == "text":
+                    found.texts.append((place, text))
+                else:
+                    found.spans.append((place, low, high))
+
+
+def _select(context: Any, steps: tuple[str, ...], resource: Any) -> Iterator[Any]:
+    if not steps:
+        yield context
+    elif not steps[0]:
+        yield from _select(resource, steps[1:], resource)
+    elif type(context) is dict:
+        value = context.get(steps[0])
+        if value is not None:
+            for item in value if type(value) is list else (value,):
+                yield from _select(item, steps[1:], resource)
+
+
+def _component(type_: str, value: Any) -> list[tuple[str, str, float, float]]:
+    """One component's entries as (kind, text, low, high), where kind is key, text or span."""
+    if type_ == "CodeableConcept":
+        codings = items(value.get("coding")) if type(value) is dict else []
+        return [entry for coding in codings for entry in _component("Coding", coding)]
+    if type_ == "Coding":
+        code = text_of(value, "code") if type(value) is dict else ""
+        return [("key", form, 0, 0) for form in forms(text_of(value, "system"), code)] if code else []
+    if type_ == "Reference":
+        text = text_of(value, "reference") if type(value) is dict else ""
+        target = local(text)
+        return [("key", target.text if target else text, 0, 0)] if text and not text.startswith("#") else []
+    if type_ in ("string", "markdown"):
+        text = normalise(value) if type(value) is str else ""
+        return [("text", text, 0, 0)] if text else []
+    if type_ in PLAIN:
+        text = plain(value) or ""
+        return [("key", text, 0, 0)] if text else []
+    return [("span", "", low, high) for _, low, high in intervals(type_, value)]
