@@ -41,7 +41,7 @@ def prepare(raw: bytes, *, id: str) -> Stampable:
         if name not in ("versionId", "lastUpdated", "_versionId", "_lastUpdated")
     ]
     order = [name for name in members if name != "_id"]
-    for name, before in (("meta", "id"), ("id", "resourceType")):
+    for name, before in (("id", "resourceType"), ("meta", "id")):
         if name not in members:
             at = order.index(before) + 1 if before in order else 0
             order.insert(at, name)
