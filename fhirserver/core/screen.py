@@ -1,0 +1,279 @@
+"""The quick pass of validation: says whether a decoded resource is clean, and nothing else.
+
+One dictionary lookup per member leads to a closure or to a memory of values found good before; nothing is
+allocated for what is fine. Whatever it does not know to be clean goes to `core.examine`, which decides: the
+screen may doubt a good resource, it must never pass a bad one (a property test compares the two).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+from fhirserver.core.lexical import PRIMITIVES, Problem
+from fhirserver.core.references import LOCAL, target
+from fhirserver.core.shapes import MAX_DEPTH, PRIMITIVE_PARTS, RESOURCE, Member, lacks_concept, shape
+
+Locals = list[tuple[str, frozenset[str]]]
+"""References to contained resources met so far, with the types they may point to."""
+
+Check = Callable[[Any, int, Locals], int]
+"""(value, depth, locals) -> how many JSON members it holds in all; raises Doubt."""
+
+
+class Doubt(Exception):
+    """Not known to be clean."""
+
+
+class _Known(dict[str, None]):
+    """Good values of one primitive type, judged once; bounded, since values come from outside."""
+
+    LIMIT = 4096
+    LONGEST = 96
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__()
+        self.problem = problem
+
+    def __missing__(self, value: Any) -> None:
+        if value.__class__ is not str or self.problem(value):
+            raise Doubt
+        if len(value) <= self.LONGEST:
+            if len(self) >= self.LIMIT:
+                self.clear()
+            self[value] = None
+
+
+class _Targets(dict[str, str]):
+    """reference -> what `references.target` says; bounded."""
+
+    LIMIT = 8192
+
+    def __missing__(self, value: Any) -> str:
+        if value.__class__ is not str:
+            raise Doubt
+        try:
+            found = target(value)
+        except ValueError:
+            raise Doubt from None
+        if len(value) <= _Known.LONGEST:
+            if len(self) >= self.LIMIT:
+                self.clear()
+            self[value] = found
+        return found
+
+
+_TARGETS = _Targets()
+
+
+class _Members(dict[str, Any]):
+    """Member name -> `_Known` or `Check` for one type, each made when first met; an unknown name is a Doubt."""
+
+    def __init__(self, type_: str, reference: Check | None = None) -> None:
+        super().__init__()
+        self.shape = shape(type_)
+        self.reference = reference
+
+    def __missing__(self, name: str) -> Any:
+        made = self._make(name)
+        self[name] = made
+        return made
+
+    def _make(self, name: str) -> Any:
+        member = self.shape.members.get(name)
+        if name == "reference" and self.reference is not None:
+            return self.reference
+        if member is not None:
+            return _member_check(member)
+        if name == "resourceType" and self.shape.resource:
+            return _only(frozenset((self.shape.type,)))
+        sibling = self.shape.members.get(name[1:]) if name.startswith("_") else None
+        if sibling is None or sibling.bare or sibling.many:
+            raise Doubt
+        return _object_check(PRIMITIVE_PARTS)
+
+
+def _only(values: frozenset[str]) -> _Known:
+    known = _Known(lambda value: "" if value in values else "is not one of the allowed values")
+    known.update(dict.fromkeys(values))
+    return known
+
+
+@cache
+def _value_check(type_: str, codes: frozenset[str]) -> Any:
+    """What judges one value of a primitive type: a memory, or a closure where values hardly repeat."""
+    if codes:
+        return _only(codes)
+    primitive = PRIMITIVES[type_]
+    if primitive.repeats:
+        return _Known(primitive.problem)
+    kinds, problem = frozenset(primitive.kinds), primitive.problem
+
+    def check(value: Any, _depth: int, _locals: Locals) -> int:
+        if value.__class__ not in kinds or problem(value):
+            raise Doubt
+        return 0
+
+    return check
+
+
+def _member_check(member: Member) -> Any:
+    if member.primitive is not None:
+        one = _value_check(member.type, member.codes)
+    elif member.type == RESOURCE:
+        one = _contained if member.name == "contained" else _resource
+    elif member.type == "Reference":
+        one = _reference_check(member.targets)
+    elif member.concepts:
+        one = _concept_check(member)
+    else:
+        one = _object_check(member.type)
+    return _many_check(one, member.minimum, member.maximum) if member.many else one
+
+
+def _many_check(one: Any, minimum: int, maximum: int) -> Check:
+    fewest, most = max(minimum, 1), maximum or 1 << 62
+
+    def check_values(values: Any, _depth: int, _locals: Locals) -> int:
+        if values.__class__ is not list or not fewest <= len(values) <= most:
+            raise Doubt
+        for value in values:
+            one[value]
+        return 0
+
+    def check_objects(values: Any, depth: int, locals_: Locals) -> int:
+        if values.__class__ is not list or not fewest <= len(values) <= most:
+            raise Doubt
+        count = 0
+        for value in values:
+            count += one(value, depth, locals_)
+        return count
+
+    return check_values if one.__class__ is _Known else check_objects
+
+
+@cache
+def _reference_check(targets: frozenset[str]) -> Check:
+    def check(value: Any, _depth: int, locals_: Locals) -> int:
+        found = _TARGETS[value]
+        if found and found not in targets:
+            if found != LOCAL:
+                if targets:
+                    raise Doubt
+            else:
+                locals_.append((value, targets))
+        return 0
+
+    return _object_check("Reference", check)
+
+
+def _concept_check(member: Member) -> Check:
+    concept = _object_check("CodeableConcept")
+
+    def check(value: Any, depth: int, locals_: Locals) -> int:
+        count = concept(value, depth, locals_)
+        if lacks_concept(value, member.concepts):
+            raise Doubt
+        return count
+
+    return check
+
+
+@cache
+def _object_check(type_: str, reference: Check | None = None) -> Check:
+    members = _Members(type_, reference)
+    this = members.shape
+    required = tuple(this.required.values())
+    single = tuple(next(iter(names)) for names in required if len(names) == 1)
+    either = tuple(names for names in required if len(names) > 1)
+    choices, resource = this.choices, this.resource
+    broken = tuple(rule.broken for rule in this.rules)
+
+    def check(value: Any, depth: int, locals_: Locals) -> int:
+        if value.__class__ is not dict or depth > MAX_DEPTH:
+            raise Doubt
+        depth += 1
+        count = len(value)
+        for name, inner in value.items():
+            known = members[name]
+            if known.__class__ is _Known:
+                known[inner]
+            else:
+                count += known(inner, depth, locals_)
+        if not count or (len(value) == 1 and not resource and "id" in value):
+            raise Doubt
+        for name in single:
+            if name not in value:
+                raise Doubt
+        for names in either:
+            if names.isdisjoint(value):
+                raise Doubt
+        if choices:
+            found = [choices[name] for name in value if name in choices]
+            if len(found) > 1 and len(found) != len(set(found)):
+                raise Doubt
+        for rule in broken:
+            if rule(value):
+                raise Doubt
+        return count
+
+    return check
+
+
+def _contained(value: Any, depth: int, locals_: Locals) -> int:
+    if value.__class__ is not dict or "contained" in value or "id" not in value:
+        raise Doubt
+    meta = value.get("meta")
+    if meta is not None and ("versionId" in meta or "lastUpdated" in meta or "security" in meta):
+        raise Doubt
+    return _checker(value)(value, depth, locals_)
+
+
+def _resource(value: Any, depth: int, _locals: Locals) -> int:
+    if value.__class__ is not dict:
+        raise Doubt
+    inside: Locals = []
+    count = _checker(value)(value, depth, inside)
+    if inside or "contained" in value:
+        _resolve(value, inside)
+    return count
+
+
+def _checker(resource: dict[str, Any]) -> Check:
+    try:
+        return _resource_check(resource["resourceType"])
+    except (KeyError, TypeError):
+        raise Doubt from None
+
+
+@cache
+def _resource_check(type_: str) -> Check:
+    if not shape(type_).resource:
+        raise KeyError(type_)
+    return _object_check(type_)
+
+
+def _resolve(resource: dict[str, Any], inside: Locals) -> None:
+    """ref-1 and dom-3: every local reference has its resource, and every contained resource its reference."""
+    contained = resource.get("contained", ())
+    types = {each["id"]: each["resourceType"] for each in contained}
+    if len(types) != len(contained):
+        raise Doubt
+    named = set()
+    for reference, targets in inside:
+        if reference != LOCAL:
+            found = types.get(reference[1:])
+            if found is None or (targets and found not in targets):
+                raise Doubt
+            named.add(reference[1:])
+    if len(named) != len(types):
+        raise Doubt
+
+
+def count_members(resource: Any) -> int:
+    """How many JSON members a clean resource has in all its objects; 0 when it is not known to be clean."""
+    try:
+        return _resource(resource, 1, [])
+    except (Doubt, TypeError, RecursionError):
+        return 0
