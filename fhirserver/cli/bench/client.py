@@ -1,0 +1,138 @@
+"""The benchmark's client: plain sockets, so that what it costs stays small beside what it measures."""
+
+from __future__ import annotations
+
+import re
+import socket
+import threading
+import time
+from http.client import HTTPConnection
+from typing import NamedTuple
+
+_LENGTH = re.compile(rb"content-length: (\d+)", re.IGNORECASE)
+_LAST_CHUNK = b"0\r\n\r\n"
+
+
+class Answer(NamedTuple):
+    """How one answer came: seconds to its first body byte and to its end, and the bytes on the wire."""
+
+    first: float
+    whole: float
+    bytes: int
+
+    @property
+    def rate(self) -> float:
+        """Bytes per second over the whole answer."""
+        return self.bytes / self.whole
+
+
+class Client(NamedTuple):
+    """A caller of one server with one bearer token."""
+
+    port: int
+    token: str
+
+    def _open(self, path: str, *, receive_buffer: int | None = None) -> socket.socket:
+        connection = socket.socket()
+        if receive_buffer:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        connection.connect(("127.0.0.1", self.port))
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.sendall(
+            f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\nAuthorization: Bearer {self.token}\r\n"
+            "Connection: close\r\n\r\n".encode()
+        )
+        return connection
+
+    def stream(self, path: str) -> Answer:
+        """Read one answer to its end; RuntimeError when it is not a complete 200."""
+        buffer = memoryview(bytearray(1 << 20))
+        began = time.perf_counter()
+        with self._open(path) as connection:
+            head, first, size, tail = b"", 0.0, 0, b""
+            while count := connection.recv_into(buffer):
+                size += count
+                if not first:
+                    head += bytes(buffer[:count])
+                    if len(head.partition(b"\r\n\r\n")[2]):
+                        first = time.perf_counter() - began
+                tail = (tail + bytes(buffer[max(0, count - 8) : count]))[-8:]
+        whole = time.perf_counter() - began
+        if not head.startswith(b"HTTP/1.1 200"):
+            raise RuntimeError(f"{path}: {head[:400].decode(errors='replace')}")
+        length = _LENGTH.search(head.partition(b"\r\n\r\n")[0])
+        if not (length or tail.endswith(_LAST_CHUNK)):
+            raise RuntimeError(f"{path}: the answer was cut after {size} bytes.")
+        return Answer(first, whole, size)
+
+    def first_byte(self, path: str) -> float:
+        """Seconds until the first byte of the body, then the connection is left."""
+        began = time.perf_counter()
+        with self._open(path) as connection:
+            head = b""
+            while not len(head.partition(b"\r\n\r\n")[2]):
+                piece = connection.recv(1 << 16)
+                if not piece:
+                    raise RuntimeError(f"{path}: {head[:400].decode(errors='replace')}")
+                head += piece
+        return time.perf_counter() - began
+
+    def stall(self, path: str, seconds: float) -> None:
+        """Ask, take the first bytes, then take nothing for so long."""
+        with self._open(path, receive_buffer=1 << 16) as connection:
+            connection.recv(1024)
+            time.sleep(seconds)
+
+    def keep(self) -> Kept:
+        """A connection for many requests."""
+        return Kept(self)
+
+
+class Kept:
+    """One kept connection; `get` is one request after the other."""
+
+    def __init__(self, client: Client) -> None:
+        self._connection = HTTPConnection("127.0.0.1", client.port, timeout=60)
+        self._headers = {"Authorization": f"Bearer {client.token}"}
+
+    def get(self, path: str) -> bytes:
+        """The body of a 200; RuntimeError for anything else."""
+        self._connection.request("GET", path, headers=self._headers)
+        response = self._connection.getresponse()
+        body = response.read()
+        if response.status != 200:
+            raise RuntimeError(f"{path}: {response.status} {body[:300].decode(errors='replace')}")
+        return body
+
+    def timed(self, path: str) -> float:
+        """Seconds for one request."""
+        began = time.perf_counter()
+        self.get(path)
+        return time.perf_counter() - began
+
+
+class Resident(threading.Thread):
+    """Watches a process's resident memory until `grown` is asked; the figure is bytes above the start."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(daemon=True)
+        self._pid = pid
+        self._before = self._most = resident(pid)
+        self._ended = threading.Event()
+        self.start()
+
+    def run(self) -> None:
+        while not self._ended.wait(0.02):
+            self._most = max(self._most, resident(self._pid))
+
+    def grown(self) -> int:
+        """Stop watching; the largest growth seen."""
+        self._ended.set()
+        self.join()
+        return self._most - self._before
+
+
+def resident(pid: int) -> int:
+    """The resident memory of a process in bytes (Linux)."""
+    with open(f"/proc/{pid}/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * 4096

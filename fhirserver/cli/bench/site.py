@@ -1,0 +1,129 @@
+"""Where a benchmark happens: a folder with a store of its own, the real commands, and a real server process."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from fhirserver.cli.bench.client import Client
+from fixtures import charts
+
+CUSTODIAN, READER = "bench-clinic", "bench-reader"
+
+
+class Running(NamedTuple):
+    """A server that answers: its process id and a third party's and an operator's client."""
+
+    pid: int
+    reader: Client
+    operator: Client
+
+
+class Site:
+    """One folder with one store; every step is a command as people would type it."""
+
+    def __init__(self, folder: Path, store: str | None = None) -> None:
+        self.folder = folder
+        self.store = store or f"sqlite:///{folder}/bench.db"
+        self._files = 0
+        self.command("org", "add", "Bench clinic", "--id", CUSTODIAN)
+        self.command("org", "add", "Bench reader", "--id", READER)
+        self.ingest(charts.directory(), owned=False)
+
+    def command(self, *words: str) -> str:
+        """Standard output of ``fhirserver WORDS``; RuntimeError with what it said when it failed."""
+        done = subprocess.run(  # noqa: S603  our own command, our own words
+            [sys.executable, "-m", "fhirserver", *words, "--store", self.store],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=self.folder,
+        )
+        if done.returncode:
+            raise RuntimeError(f"fhirserver {' '.join(words)}: {done.stderr or done.stdout}")
+        return done.stdout
+
+    def ingest(self, resources: Iterator[charts.Resource], *, owned: bool = True) -> tuple[int, float]:
+        """Write the resources to a file and ingest it: how many, and the seconds of the command."""
+        self._files += 1
+        path = self.folder / f"input-{self._files}.ndjson"
+        count = 0
+        with path.open("wb") as out:
+            for line in charts.lines(resources):
+                out.write(line)
+                count += 1
+        began = time.perf_counter()
+        report = self.command("ingest", str(path), *(("--organization", CUSTODIAN) if owned else ()), "--json")
+        spent = time.perf_counter() - began
+        path.unlink()
+        if msgspec.json.decode(report)["rejected"]:
+            raise RuntimeError(f"The ingest rejected generated resources: {report}")
+        return count, spent
+
+    def consent(self, patients: Sequence[str]) -> None:
+        """Open these patients' charts to the reader."""
+        for patient in patients:
+            self.command("consent", "grant", "--patient", patient, "--org", READER)
+
+    @contextmanager
+    def serving(self) -> Iterator[Running]:
+        """A server process over the store, ended at the end."""
+        port = _free_port()
+        with (self.folder / "server.log").open("ab") as log:
+            process = subprocess.Popen(  # noqa: S603  our own module
+                [sys.executable, "-m", "fhirserver.cli.bench.server", self.store, str(port)],
+                stderr=log,
+                cwd=self.folder,
+            )
+        try:
+            _await(port, process)
+            reader = self.command("token", "--org", READER).strip()
+            operator = self.command("token", "--as", "operator").strip()
+            yield Running(process.pid, Client(port, reader), Client(port, operator))
+        finally:
+            process.terminate()
+            process.wait(20)
+
+    def fsyncs(self) -> float:
+        """How many 4 KiB writes per second this disk makes durable, one by one."""
+        path = self.folder / "fsync"
+        count = 200
+        with path.open("wb", buffering=0) as out:
+            began = time.perf_counter()
+            for _ in range(count):
+                out.write(bytes(4096))
+                os.fsync(out.fileno())
+            spent = time.perf_counter() - began
+        path.unlink()
+        return count / spent
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _await(port: int, process: subprocess.Popen[Any]) -> None:
+    deadline = time.monotonic() + 30
+    client = Client(port, "")
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise RuntimeError("The benchmark's server ended before it answered.")
+        try:
+            client.keep().get("/health/live")
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return
+    raise RuntimeError("The benchmark's server does not answer.")

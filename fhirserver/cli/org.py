@@ -1,0 +1,123 @@
+"""`fhirserver org`: the organisations that data belongs to and that consents name."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import TYPE_CHECKING, Annotated, Any
+from uuid import uuid4
+
+import msgspec
+import typer
+
+from fhirserver.cli import session
+from fhirserver.cli.console import AsJson, StoreUrl, say, show, show_json, show_table
+
+if TYPE_CHECKING:
+    from fhirserver.app import Runtime
+
+SLUG_SYSTEM = "urn:fhirserver:tenant"
+"""`Organization.identifier.system` of the slug by which the HealthXfer API names a tenant."""
+PART2 = {"system": "urn:fhirserver:program", "code": "42CFRPart2", "display": "42 CFR Part 2 program"}
+"""`Organization.type` of a Part 2 program."""
+
+_ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")
+_SLUG = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+
+app = typer.Typer(help="Organisations.", no_args_is_help=True)
+
+
+@app.command()
+def add(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What people call it.")],
+    id: Annotated[str | None, typer.Option("--id", help="Its logical id; from the name unless given.")] = None,
+    slug: Annotated[str | None, typer.Option("--slug", help="Makes it a HealthXfer tenant of this name.")] = None,
+    part2_program: Annotated[
+        bool, typer.Option("--part2-program", help="It is a substance use disorder program under 42 CFR Part 2.")
+    ] = False,
+    store: StoreUrl = None,
+) -> None:
+    """Add an organisation; prints its id."""
+    resource = describe(name, id=id, slug=slug, part2_program=part2_program)
+    status = session.run(store, lambda runtime: write(runtime, resource))
+    show(str(resource["id"]))
+    say(f"{name}: {status}.")
+
+
+@app.command("list")
+def list_(store: StoreUrl = None, json: AsJson = False) -> None:
+    """List the organisations."""
+    found = session.run(store, every)
+    if json:
+        show_json(found)
+    else:
+        show_table(("ID", "NAME", "SLUG", "PART 2"), [(*list(row.values())[:3], row["part2"] or "") for row in found])
+
+
+def describe(
+    name: str, *, id: str | None = None, slug: str | None = None, part2_program: bool = False
+) -> dict[str, Any]:
+    """The Organization resource; ValueError in one sentence for a name, id or slug that cannot be one."""
+    name = name.strip()
+    if not name:
+        raise ValueError("An organisation needs a name.")
+    if id is not None and not _ID.fullmatch(id):
+        raise ValueError(f"{id!r} cannot be an id: 1 to 64 letters, digits, '-' and '.'.")
+    if slug is not None and not _SLUG.fullmatch(slug):
+        raise ValueError(f"{slug!r} cannot be a slug: lower-case letters, digits and '-', at most 63.")
+    resource: dict[str, Any] = {"resourceType": "Organization", "id": id or _slugified(name) or str(uuid4())}
+    if slug:
+        resource["identifier"] = [{"system": SLUG_SYSTEM, "value": slug}]
+    resource["active"] = True
+    if part2_program:
+        resource["type"] = [{"coding": [PART2], "text": PART2["display"]}]
+    resource["name"] = name
+    return resource
+
+
+def _slugified(name: str) -> str:
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
+    return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:64].strip("-")
+
+
+async def write(runtime: Runtime, resource: dict[str, Any]) -> str:
+    """Store the Organization under the operator's custody: "added", "updated" or "is there already".
+
+    ValueError when the id belongs to an organisation of another name.
+    """
+    from fhirserver.core.model import Key
+    from fhirserver.policy.gate import Put
+
+    scoped = session.operator(runtime, "org add")
+    there = await session.find(scoped, Key("Organization", resource["id"]))
+    if there is not None and there.body is not None:
+        name = msgspec.json.decode(there.body).get("name")
+        if name != resource["name"]:
+            raise ValueError(f"The id {resource['id']!r} belongs to {name!r}; choose another with --id.")
+    raw = msgspec.json.encode(resource)
+    (loaded,) = await scoped.load([Put(resource=resource, raw=raw, id=resource["id"])])
+    if loaded.status == "rejected":
+        raise ValueError(loaded.reason)
+    return {"created": "added", "updated": "updated", "unchanged": "is there already"}[loaded.status]
+
+
+async def every(runtime: Runtime) -> list[dict[str, Any]]:
+    """Every organisation as id, name, slug, part2."""
+    from fhirserver.core.model import Query
+
+    scoped = session.operator(runtime, "org list")
+    found = []
+    async for batch in scoped.scan(Query(types=frozenset({"Organization"}))):
+        for record in batch:
+            resource = msgspec.json.decode(record.body or b"{}")
+            slugs = [held["value"] for held in resource.get("identifier", ()) if held.get("system") == SLUG_SYSTEM]
+            codes = [coding for kind in resource.get("type", ()) for coding in kind.get("coding", ())]
+            found.append(
+                {
+                    "id": record.id,
+                    "name": resource.get("name", ""),
+                    "slug": slugs[0] if slugs else "",
+                    "part2": any(coding.get("code") == PART2["code"] for coding in codes),
+                }
+            )
+    return found

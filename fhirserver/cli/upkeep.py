@@ -1,0 +1,97 @@
+"""`fhirserver check`, `stats` and `reindex`: what the operator of a store does to it as a whole."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from fhirserver.cli import session
+from fhirserver.cli.console import AsJson, StoreUrl, say, show, show_json, show_table
+
+if TYPE_CHECKING:
+    from fhirserver.app import Runtime
+
+
+def check(store: StoreUrl = None, json: AsJson = False) -> None:
+    """Verify the store: index against bodies, versions, unfinished commits; exit code 1 if anything is wrong."""
+
+    async def work(runtime: Runtime) -> list[str]:
+        from fhirserver.policy.derive import rederive
+
+        return [problem async for problem in runtime.store.verify(rederive)]
+
+    problems = session.run(store, work)
+    if json:
+        show_json({"ok": not problems, "problems": problems})
+    else:
+        for problem in problems:
+            show(problem)
+    say(f"{len(problems)} problems." if problems else "The store is sound.")
+    if problems:
+        raise typer.Exit(1)
+
+
+def stats(store: StoreUrl = None, json: AsJson = False) -> None:
+    """Count what is stored, by type."""
+    found = session.run(store, measure)
+    if json:
+        show_json(found)
+        return
+    show_table(("TYPE", "RESOURCES"), found["types"].items())
+    show(f"\n{found['resources']} resources, seq {found['seq']}, last change {found['time']}")
+    show("\n".join(f"{name}: {size:,} bytes" for name, size in found["files"].items()))
+
+
+async def measure(runtime: Runtime) -> dict[str, Any]:
+    """Resources by type, the high water, and the sizes of the store's files in bytes."""
+    from fhirserver.core.model import Query
+    from fhirserver.core.stamp import instant
+
+    scoped = session.operator(runtime, "stats")
+    counts: Counter[str] = Counter()
+    for tally in await scoped.tally(Query()):
+        counts[tally.type] += tally.count
+    high = await scoped.high_water()
+    path = runtime.settings.store_path
+    return {
+        "resources": counts.total(),
+        "types": dict(sorted(counts.items())),
+        "seq": high.seq,
+        "time": instant(high.time),
+        "files": _sizes(path) if path else {},
+    }
+
+
+def _sizes(path: Path) -> dict[str, int]:
+    files = [path.with_name(path.name + suffix) for suffix in ("", "-wal")]
+    return {str(file): file.stat().st_size for file in files if file.exists()}
+
+
+def reindex(store: StoreUrl = None) -> None:
+    """Derive the index of every resource again, in place: no new versions."""
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    async def work(runtime: Runtime) -> int:
+        from fhirserver.core.model import Query
+        from fhirserver.policy.derive import rederive
+
+        done = 0
+        columns = (TextColumn("{task.description}"), MofNCompleteColumn(), TimeRemainingColumn())
+        console = Console(stderr=True)
+        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+            task = progress.add_task("reindex", total=await runtime.store.count(Query(bodies=False)))
+            async for batch in runtime.store.scan(Query()):
+                items = []
+                for record in batch:
+                    body = record.body or b"".join([piece async for piece in runtime.store.body(record)])
+                    items.append((record, *rederive(record, body)))
+                await runtime.store.reindex(items)
+                done += len(batch)
+                progress.update(task, completed=done)
+        return done
+
+    say(f"{session.run(store, work)} resources indexed again.")

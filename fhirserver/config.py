@@ -1,0 +1,224 @@
+"""Settings: one row per variable, read once from the environment; the documentation page is generated from it.
+
+A row's variable is ``FHIRSERVER_`` and the field's name in capitals. A secret one may come from a file instead:
+``FHIRSERVER_STORE_FILE`` names a file whose content is the value, so that it stands in no process list.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_type_hints
+from urllib.parse import unquote, urlsplit
+
+import msgspec
+
+PREFIX = "FHIRSERVER_"
+BASE_PATH = "/FHIR/R4"
+"""Where the FHIR API stands below the root (`Settings.root`)."""
+
+
+def _row(doc: str, *, secret: bool = False, **bounds: Any) -> msgspec.Meta:
+    return msgspec.Meta(description=doc, extra={"secret": secret}, **bounds)
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, dict=True):
+    """Everything that can be set; `load` reads it from the environment."""
+
+    store: Annotated[
+        str,
+        _row("The store's URL: `sqlite:///relative.db` or `sqlite:////absolute/file.db`.", secret=True),
+    ] = "sqlite:///data/fhir.db"
+    keys_file: Annotated[
+        str,
+        _row("The file with the server's own keys; empty: beside the embedded store, `<db>.keys.json`."),
+    ] = ""
+    host: Annotated[str, _row("The address `serve` listens on.", min_length=1)] = "127.0.0.1"
+    port: Annotated[int, _row("The port `serve` listens on; 0 takes a free one.", ge=0, le=65535)] = 8000
+    base_url: Annotated[
+        str,
+        _row("The root that clients see, without `/FHIR/R4`, when behind a proxy; empty: as each request names it."),
+    ] = ""
+    workers: Annotated[int, _row("Server processes.", ge=1, le=64)] = 1
+    log_level: Annotated[
+        Literal["critical", "error", "warning", "info", "debug"], _row("The least important log line that is written.")
+    ] = "info"
+    page_token_minutes: Annotated[
+        int, _row("How long the `next` link of a paged `$everything` can be followed.", ge=1, le=1440)
+    ] = 60
+    stall_seconds: Annotated[int, _row("A reader that takes nothing for so long is disconnected.", ge=1, le=3600)] = 60
+    shutdown_seconds: Annotated[
+        int, _row("How long running requests may take to finish after SIGTERM.", ge=0, le=14)
+    ] = 10
+    operator_tokens: Annotated[bool, _row("Whether `fhirserver token` issues operator tokens at all.")] = True
+
+    @property
+    def root(self) -> str:
+        """The root URL that clients see, without a slash at the end and without `/FHIR/R4`."""
+        if self.base_url:
+            return self.base_url.rstrip("/")
+        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.host, self.host)  # noqa: S104  a comparison, not a bind
+        return f"http://[{host}]:{self.port}" if ":" in host and "[" not in host else f"http://{host}:{self.port}"
+
+    @property
+    def base(self) -> str:
+        """The FHIR base URL: what stands before ``/Patient/1`` in every `fullUrl`."""
+        return self.root + BASE_PATH
+
+    @cached_property
+    def store_path(self) -> Path | None:
+        """The embedded store's file; None for a store that is not a file. ValueError for a URL that names no store."""
+        return sqlite_path(self.store)
+
+    @property
+    def keys_path(self) -> Path:
+        """Where the key file is or will be."""
+        if self.keys_file:
+            return Path(self.keys_file)
+        path = self.store_path
+        if path is None:
+            raise ValueError(f"{PREFIX}KEYS_FILE must name the key file when the store is not a file.")
+        return path.with_name(path.name + ".keys.json")
+
+
+def sqlite_path(url: str) -> Path | None:
+    """The file behind ``sqlite:///relative.db`` or ``sqlite:////absolute.db``; None for `mongodb://…`.
+
+    ValueError, in one sentence that never repeats a password, for anything else.
+    """
+    scheme, found, rest = url.partition("://")
+    if scheme in ("mongodb", "mongodb+srv") and found:
+        return None
+    if scheme != "sqlite" or not found:
+        shown = scheme if found else url
+        raise ValueError(
+            f"The store URL must begin with sqlite:/// (for example sqlite:///data/fhir.db), and {shown!r} does not."
+        )
+    if not rest.startswith("/") or not rest[1:] or rest.endswith("/") or "?" in rest or ":memory:" in rest:
+        raise ValueError(
+            f"{url!r} names no file: write sqlite:///relative.db or sqlite:////absolute/file.db (count the slashes)."
+        )
+    return Path(unquote(rest[1:]))
+
+
+_HINTS: dict[str, Any] = get_type_hints(Settings, include_extras=True)
+
+
+class Row(msgspec.Struct, frozen=True):
+    """One setting as the documentation shows it."""
+
+    variable: str
+    kind: str
+    default: str
+    doc: str
+    secret: bool
+
+
+def rows() -> tuple[Row, ...]:
+    """Every setting, in the order of `Settings`."""
+    found = []
+    for field in msgspec.structs.fields(Settings):
+        annotation = _HINTS[field.name]
+        meta: msgspec.Meta = annotation.__metadata__[0]
+        found.append(
+            Row(
+                variable=PREFIX + field.name.upper(),
+                kind=_kind(annotation.__origin__, meta),
+                default=str(field.default).lower() if isinstance(field.default, bool) else str(field.default),
+                doc=meta.description or "",
+                secret=bool((meta.extra or {}).get("secret")),
+            )
+        )
+    return tuple(found)
+
+
+def _kind(origin: Any, meta: msgspec.Meta) -> str:
+    if origin is bool:
+        return "`true` or `false`"
+    if origin is int:
+        return f"a whole number, {meta.ge} to {meta.le}"
+    if origin is str:
+        return "text"
+    return "one of " + ", ".join(f"`{value}`" for value in origin.__args__)
+
+
+def load(environment: Mapping[str, str] | None = None, /, **given: object) -> Settings:
+    """The settings of ``environment`` (the process's own unless given), below those of ``given`` that are not None.
+
+    ValueError, in one sentence naming the variable, for a value that cannot be understood. OSError for a
+    ``…_FILE`` that cannot be read.
+    """
+    environment = os.environ if environment is None else environment
+    values: dict[str, object] = {}
+    for row in rows():
+        name = row.variable.removeprefix(PREFIX).lower()
+        if given.get(name) is not None:
+            values[name] = _convert(name, given[name], row, f"--{name.replace('_', '-')}")
+        elif row.variable in environment:
+            values[name] = _convert(name, environment[row.variable], row, row.variable)
+        elif row.secret and f"{row.variable}_FILE" in environment:
+            text = Path(environment[f"{row.variable}_FILE"]).read_text(encoding="utf-8").strip()
+            values[name] = _convert(name, text, row, f"{row.variable}_FILE")
+    settings = Settings(**values)  # type: ignore[arg-type]  # each value was converted to its field's type above
+    _check_root(settings.base_url)
+    return settings
+
+
+def _convert(name: str, value: object, row: Row, source: str) -> object:
+    try:
+        return msgspec.convert(value, _HINTS[name], strict=False)
+    except msgspec.ValidationError:
+        shown = "" if row.secret else f", not {str(value)!r}"
+        raise ValueError(f"{source} must be {row.kind}{shown}.") from None
+
+
+def _check_root(url: str) -> None:
+    if not url:
+        return
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.netloc or parts.query or parts.fragment:
+        raise ValueError(f"{PREFIX}BASE_URL must be a root such as https://fhir.example.org, not {url!r}.")
+    if parts.path.rstrip("/").endswith(BASE_PATH):
+        raise ValueError(f"{PREFIX}BASE_URL is the root without {BASE_PATH}, which is added to it.")
+
+
+def unknown(environment: Mapping[str, str]) -> list[str]:
+    """The ``FHIRSERVER_…`` variables that no setting reads: most likely a slip of the pen."""
+    known = {row.variable for row in rows()} | {f"{row.variable}_FILE" for row in rows() if row.secret}
+    return sorted(name for name in environment if name.startswith(PREFIX) and name not in known)
+
+
+def render_page() -> str:
+    """The text of `docs/configuration.md`."""
+    lines = [
+        "# Configuration",
+        "",
+        "<!-- Generated by `python -m fhirserver.config > docs/configuration.md`; a test holds the two equal. -->",
+        "",
+        "Everything is set by environment variables, one row each. `--store`, `--host`, `--port` and `--workers` of",
+        "the commands win over the environment. A value that cannot be understood is refused with a sentence.",
+        "",
+        "| variable | value | default | what it does |",
+        "|---|---|---|---|",
+    ]
+    for row in rows():
+        default = f"`{row.default}`" if row.default else "empty"
+        lines.append(f"| `{row.variable}` | {row.kind} | {default} | {row.doc} |")
+    secret = ", ".join(f"`{row.variable}_FILE`" for row in rows() if row.secret)
+    lines += [
+        "",
+        "## Secrets from files",
+        "",
+        f"A value that may hold a secret can come from a file: {secret} names a file whose content is the value.",
+        "The server's own keys are always a file (`FHIRSERVER_KEYS_FILE`), made on first use, for its owner only.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    import sys
+
+    sys.stdout.write(render_page())

@@ -1,0 +1,221 @@
+"""The command line: each mistake is one sentence, results are alone on standard output."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fhirserver.cli import explain
+from fhirserver.core.errors import Fault, Kind
+from fixtures import charts
+
+Done = subprocess.CompletedProcess[str]
+Run = Callable[..., Done]
+DEMO = Path(charts.__file__).parent / "demo"
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Runs ``fhirserver WORDS`` in a folder of its own, with no settings but those given."""
+
+    def command(*words: str, **environment: str) -> Done:
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("FHIRSERVER_")}
+        return subprocess.run(
+            [sys.executable, "-m", "fhirserver", *words],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env=clean | environment,
+            stdin=subprocess.DEVNULL,
+            timeout=60,
+            check=False,
+        )
+
+    return command
+
+
+def sentence(done: Done, code: int) -> str:
+    """The one sentence of a command that failed with ``code`` and printed no result."""
+    assert done.returncode == code, done
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("fhirserver: ")
+    return lines[0].removeprefix("fhirserver: ")
+
+
+MISTAKES: tuple[tuple[tuple[str, ...], int, str], ...] = (
+    (("tokn",), 2, "tokn"),
+    (("serve", "--prot", "1"), 2, "--prot"),
+    (("org", "add"), 2, "NAME"),
+    (("serve", "--port", "many"), 2, "--port"),
+    (("serve", "--port", "70000"), 1, "--port"),
+    (("serve", "--workers", "0"), 1, "--workers"),
+    (("serve", "--host", "no.such.host.invalid"), 1, "no.such.host.invalid"),
+    (("stats", "--store", "postgres://h/d"), 1, "sqlite:///"),
+    (("stats", "--store", "sqlite://one-slash-too-few.db"), 1, "sqlite:///"),
+    (("stats", "--store", "sqlite:////proc/nowhere/fhir.db"), 1, "/proc/nowhere"),
+    (("ingest", "nowhere.json"), 1, "nowhere.json"),
+    (("ingest", "-", "-"), 1, "once"),
+    (("ingest", ".", "--organization", "nobody"), 1, "fhirserver org add"),
+    (("org", "add", "  "), 1, "name"),
+    (("org", "add", "Clinic", "--id", "not an id"), 1, "not an id"),
+    (("org", "add", "Clinic", "--slug", "Not_A_Slug"), 1, "Not_A_Slug"),
+    (("token",), 1, "--org"),
+    (("token", "--org", "nobody"), 1, "fhirserver org add"),
+    (("token", "--as", "wizard"), 2, "--as"),
+    (("token", "--as", "patient"), 1, "--patient"),
+    (("token", "--as", "patient", "--patient", "nobody"), 1, "nobody"),
+    (("token", "--as", "operator", "--patient", "p"), 1, "--patient"),
+    (("token", "--as", "operator", "--expires", "3601"), 1, "3600"),
+    (("token", "--as", "operator", "--expires", "0"), 1, "--expires"),
+    (("token", "--as", "operator", "--scope", "everything"), 1, "everything"),
+    (("consent", "grant", "--org", "nobody"), 1, "--person"),
+    (("consent", "grant", "--org", "nobody", "--person", "a", "--patient", "b"), 1, "--person"),
+    (("consent", "grant", "--patient", "a"), 2, "--org"),
+    (("consent", "grant", "--patient", "a", "--org", "nobody"), 1, "fhirserver org add"),
+    (("consent", "grant", "--patient", "a", "--org", "operator", "--until", "soon"), 1, "soon"),
+    (("consent", "grant", "--patient", "a", "--org", "operator", "--types", "Observaton"), 1, "Observaton"),
+    (("consent", "revoke", "--person", "nobody", "--org", "operator"), 1, "nobody"),
+    (("person", "link", "Patient/1", "2"), 1, "Patient/1"),
+    (("person", "link", "p", "nobody"), 1, "nobody"),
+    (("person", "unlink", "nobody", "1"), 1, "nobody"),
+)
+
+
+@pytest.mark.parametrize(("words", "code", "named"), MISTAKES, ids=[" ".join(mistake[0]) for mistake in MISTAKES])
+def test_a_mistake_is_one_sentence_that_names_it(run: Run, words: tuple[str, ...], code: int, named: str) -> None:
+    assert named in sentence(run(*words), code)
+
+
+def test_a_port_in_use_is_one_sentence(run: Run) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        assert port in sentence(run("serve", "--port", port), 1)
+        assert port in sentence(run("demo", PORT=port), 1)
+
+
+def test_a_setting_that_cannot_be_understood_is_one_sentence(run: Run) -> None:
+    assert "FHIRSERVER_PORT" in sentence(run("stats", FHIRSERVER_PORT="many"), 1)
+    assert "nowhere" in sentence(run("stats", FHIRSERVER_STORE_FILE="/nowhere"), 1)
+
+
+def test_a_store_that_is_none_is_one_sentence(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "fhir.db").write_text("This is no database, but a text of more than a hundred bytes.\n" * 40)
+    sentence(run("stats", "--store", "sqlite:///fhir.db"), 1)
+
+
+def test_help_needs_no_store(run: Run, tmp_path: Path) -> None:
+    done = run("--help")
+    assert done.returncode == 0
+    assert "ingest" in done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_command_without_its_word_shows_the_help(run: Run) -> None:
+    done = run("consent")
+    assert done.returncode == 2
+    assert "grant" in done.stdout + done.stderr
+
+
+def test_the_first_command_makes_the_store_and_a_private_key_file(run: Run, tmp_path: Path) -> None:
+    assert run("org", "list").returncode == 0
+    assert (tmp_path / "data" / "fhir.db").exists()
+    assert (tmp_path / "data" / "fhir.db.keys.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_an_organisation_is_added_once_and_listed(run: Run) -> None:
+    assert run("org", "add", "Älvdalen Clinic").stdout == "alvdalen-clinic\n"
+    assert "already" in run("org", "add", "Älvdalen Clinic").stderr
+    run("org", "add", "Recovery House", "--id", "rh", "--slug", "recovery", "--part2-program")
+    assert json.loads(run("org", "list", "--json").stdout) == [
+        {"id": "alvdalen-clinic", "name": "Älvdalen Clinic", "slug": "", "part2": False},
+        {"id": "rh", "name": "Recovery House", "slug": "recovery", "part2": True},
+    ]
+    assert "rh" in sentence(run("org", "add", "Somebody Else", "--id", "rh"), 1)
+
+
+def test_a_token_stands_alone_on_standard_output(run: Run) -> None:
+    run("org", "add", "CareBridge")
+    done = run("token", "--org", "carebridge")
+    assert done.returncode == 0
+    assert done.stdout.count(".") == 2
+    assert len(done.stdout.split()) == 1
+    assert done.stdout.strip() not in done.stderr
+
+
+def test_operator_tokens_can_be_switched_off(run: Run) -> None:
+    assert "OPERATOR_TOKENS" in sentence(run("token", "--as", "operator", FHIRSERVER_OPERATOR_TOKENS="false"), 1)
+
+
+def test_charts_are_ingested_counted_and_checked_and_a_second_run_changes_nothing(run: Run, tmp_path: Path) -> None:
+    run("org", "add", "Northfield Clinic")
+    words = ("ingest", str(DEMO / "northfield-clinic.ndjson"), "--organization", "northfield-clinic", "--json")
+    first = json.loads(run(*words).stdout)
+    assert (first["created"], first["rejected"]) == (31, 0)
+    second = json.loads(run(*words).stdout)
+    assert (second["created"], second["updated"], second["unchanged"]) == (0, 0, 31)
+    counted = json.loads(run("stats", "--json").stdout)
+    assert counted["types"]["Patient"] == counted["types"]["Person"] == 2
+    assert run("reindex").returncode == 0
+    assert json.loads(run("check", "--json").stdout) == {"ok": True, "problems": []}
+
+
+def test_what_is_not_valid_is_rejected_reported_and_leaves_the_rest(run: Run, tmp_path: Path) -> None:
+    good = (DEMO / "northfield-clinic.ndjson").read_text().splitlines()[0]
+    (tmp_path / "in.ndjson").write_text(good + '\n{"resourceType":"Patient","id":"x","gender":"both"}\n')
+    done = run("ingest", "in.ndjson")
+    assert done.returncode == 1
+    assert "created 1" in done.stdout
+    assert "rejected 1" in done.stdout
+    assert "ingest.rejects.ndjson" in done.stderr
+    (line,) = (tmp_path / "ingest.rejects.ndjson").read_text().splitlines()
+    rejected = json.loads(line)
+    assert rejected["line"] == 2
+    assert "gender" in json.dumps(rejected)
+
+
+def test_consents_are_granted_listed_and_revoked(run: Run) -> None:
+    run("org", "add", "CareBridge")
+    run("ingest", str(DEMO / "northfield-clinic.ndjson"))
+    assert run("consent", "grant", "--patient", "amara-northfield", "--org", "carebridge").returncode == 0
+    (row,) = json.loads(run("consent", "list", "--json").stdout)
+    assert row["patient"] == "amara-northfield"
+    assert row["organization"] == "carebridge"
+    assert row["status"] == "active"
+    assert run("consent", "revoke", "--patient", "amara-northfield", "--org", "carebridge").returncode == 0
+    rows = json.loads(run("consent", "list", "--json").stdout)
+    assert [row["decision"] for row in rows if row["status"] == "active"] == ["deny"]
+
+
+def test_patients_are_linked_to_one_person_and_unlinked(run: Run) -> None:
+    run("ingest", str(DEMO / "northfield-clinic.ndjson"), "--no-persons")
+    assert run("person", "link", "amara", "amara-northfield", "elias-northfield").returncode == 0
+    assert run("person", "unlink", "amara", "Patient/elias-northfield").returncode == 0
+    assert json.loads(run("check", "--json").stdout)["ok"]
+
+
+@pytest.mark.parametrize(
+    ("failure", "told"),
+    [
+        (Fault(Kind.UNAVAILABLE, "The store is away"), "The store is away."),
+        (ValueError("a line\nand another"), "a line and another."),
+        (FileNotFoundError(2, "No such file or directory", "x.json"), "x.json: No such file or directory."),
+    ],
+)
+def test_a_failure_becomes_one_line(failure: Exception, told: str) -> None:
+    assert explain(failure) == (told, 1)
+
+
+def test_a_defect_of_ours_is_not_dressed_up_as_a_mistake() -> None:
+    assert explain(RuntimeError("a defect")) == ("", 1)
