@@ -1,0 +1,101 @@
+"""The composition root: settings in, a wired server out. The only place that knows every part."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from fhirserver.config import Settings, load
+from fhirserver.core.page import NONCE_BYTES
+from fhirserver.http.application import Application
+from fhirserver.http.server import Server
+from fhirserver.http.walk import Closures
+from fhirserver.policy.gate import Gate
+from fhirserver.policy.keys import Keys, load_keys
+from fhirserver.store.open import open_store
+from fhirserver.store.port import Store
+
+
+def wall_clock() -> int:
+    """Milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+class Runtime(NamedTuple):
+    """An opened installation; the store is for maintenance (check, reindex, stats), everything else asks the gate."""
+
+    settings: Settings
+    keys: Keys
+    gate: Gate
+    store: Store
+    clock: Callable[[], int]
+
+
+@asynccontextmanager
+async def opened(settings: Settings, *, clock: Callable[[], int] = wall_clock) -> AsyncIterator[Runtime]:
+    """Open the store (creating it and the key file on first use) and close it at the end."""
+    store = open_store(settings.store, clock=clock)
+    await store.start()
+    try:
+        keys = load_keys(settings.keys_path)
+        yield Runtime(settings, keys, Gate(store, keys, clock=clock), store, clock)
+    finally:
+        await store.close()
+
+
+def application(runtime: Runtime) -> Application:
+    """The HTTP application over an opened installation."""
+    settings = runtime.settings
+    return Application(
+        Server(
+            gate=runtime.gate,
+            page_key=runtime.keys.page_key,
+            clock=runtime.clock,
+            nonce=lambda: os.urandom(NONCE_BYTES),
+            closures=Closures(),
+            base_url=settings.base_url,
+            page_minutes=settings.page_token_minutes,
+            stall_seconds=settings.stall_seconds,
+        )
+    )
+
+
+def create() -> ASGIApp:
+    """The ASGI factory of each worker: settings from the environment, the store opened at start-up."""
+    return _Lifespan(load(os.environ))
+
+
+class _Lifespan:
+    """Opens the installation when the server starts and closes it when the server ends (ASGI lifespan)."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._application: ASGIApp | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+        elif scope["type"] == "http" and self._application is not None:
+            await self._application(scope, receive, send)
+        else:
+            raise RuntimeError(f"this server speaks HTTP only, not {scope['type']}")
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        await receive()
+        try:
+            async with opened(self._settings) as runtime:
+                self._application = application(runtime)
+                await send({"type": "lifespan.startup.complete"})
+                await receive()
+                self._application = None
+        except Exception as error:
+            ended: dict[str, Any] = {"message": str(error)}
+            kind = "startup" if self._application is None else "shutdown"
+            await send({"type": f"lifespan.{kind}.failed", **ended})
+            return
+        await send({"type": "lifespan.shutdown.complete"})

@@ -1,0 +1,173 @@
+"""search-type, the part that needs no search engine: all of a type, `_id`, `identifier`, and who links a Patient.
+
+``GET [base]/{type}``. Source: R4 search §3.1.1. Other search parameters of the type are refused by name rather than
+ignored, since an ignored filter would return what was not asked for; the full search is a later step on this index.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from urllib.parse import quote, urlencode
+
+import msgspec
+from starlette.requests import Request
+from starlette.types import ASGIApp
+
+from fhirserver.core import bundle, page
+from fhirserver.core.definitions import search_parameters
+from fhirserver.core.errors import Fault, Kind
+from fhirserver.core.model import Key, Query, Record
+from fhirserver.core.page import Page, Position
+from fhirserver.core.stamp import instant
+from fhirserver.http.respond import SECURITY_HEADERS, content_type
+from fhirserver.http.server import Server, bearer, strict
+from fhirserver.http.stream import Streaming
+from fhirserver.policy.gate import Scoped
+
+INTERACTION = "search-type"
+DEFAULT_COUNT = 50
+MAX_COUNT = 1000
+_TOLERATED = frozenset({"_pretty", "_totalMethod", "_format"})
+_COMMA = re.compile(r"(?<!\\),")
+_LINK_TARGETS = ("Patient", "Practitioner", "RelatedPerson", "Person")
+
+
+class Search(msgspec.Struct, frozen=True, kw_only=True):
+    """What was asked: the store query without snapshot and place, page size, and the parameters as applied."""
+
+    query: Query
+    count: int = DEFAULT_COUNT
+    page: str | None = None
+    applied: tuple[tuple[str, str], ...] = ()
+
+
+async def search_type(request: Request, server: Server) -> ASGIApp:
+    """A searchset of the resources of one type that the caller may see and the parameters select."""
+    type_ = request.path_params["type"]
+    scoped = await server.gate.admit(bearer(request), interaction=INTERACTION, type=type_)
+    pairs = request.query_params.multi_items()
+    search = parse(type_, pairs, strict=strict(request))
+    media_type = content_type(request, request.query_params.get("_format"))
+    scoped = await scoped.everyone()
+    path = f"{server.fhir_base(request)}/{type_}"
+    bound = page.binding(
+        f"{scoped.principal.organization}/{scoped.principal.subject}", f"{type_}?{urlencode(search.applied)}"
+    )
+    here = await _here(server, scoped, search, bound)
+    query = msgspec.structs.replace(search.query, as_of=here.as_of, after=here.at.after if here.at else 0)
+    links = [{"relation": "self", "url": _url(path, search, search.page)}]
+    following = await _following(scoped, query, search.count)
+    if following is not None:
+        sealed = page.seal(
+            msgspec.structs.replace(here, offset=here.offset + search.count, at=Position(0, following)),
+            key=server.page_key,
+            nonce=server.nonce(),
+            bound=bound,
+        )
+        links.append({"relation": "next", "url": _url(path, search, sealed)})
+    head = {"resourceType": "Bundle", "type": "searchset", "timestamp": instant(here.time), "link": links}
+    shape = bundle.searchset(
+        base=(server.fhir_base(request) + "/").encode(), head=msgspec.json.encode(head)[:-1], tail=lambda: b""
+    )
+    sent = _Counter()
+    batches = sent.counted(scoped.scan(msgspec.structs.replace(query, limit=search.count)))
+    return Streaming(
+        chunks=bundle.write(shape, batches, body=scoped.body),
+        headers={"Content-Type": f"{media_type}; charset=utf-8", "Vary": "Accept, Authorization", **SECURITY_HEADERS},
+        disclosure=scoped.disclosure(
+            interaction=INTERACTION, patients=(), detail={"type": type_, "parameters": [name for name, _ in pairs]}
+        ),
+        still_admitted=scoped.still_admitted,
+        sent=lambda: sent.count,
+        stall_seconds=server.stall_seconds,
+    )
+
+
+def parse(type_: str, pairs: list[tuple[str, str]], *, strict: bool) -> Search:
+    """The Search; a parameter of this type that is not supported yet is a 400 naming it."""
+    known = search_parameters(type_)
+    keys: tuple[Key, ...] | None = None
+    terms: list[tuple[str, ...]] = []
+    count, sealed = DEFAULT_COUNT, None
+    applied: list[tuple[str, str]] = []
+    for name, value in pairs:
+        if name in _TOLERATED:
+            continue
+        if not value.strip():
+            raise Fault(Kind.BAD_REQUEST, f"{name[:64]} is empty.", expression=name[:64])
+        if name == "_count":
+            count = _count(value)
+        elif name == "_page":
+            sealed = value
+        elif name == "_id":
+            named = tuple(Key(type_, part) for part in value.split(","))
+            keys = named if keys is None else tuple(key for key in keys if key in named)
+            applied.append((name, value))
+        elif name == "identifier" and name in known:
+            terms.append(tuple(_token(type_, part) for part in _COMMA.split(value)))
+            applied.append((name, value))
+        elif type_ == "Person" and name in ("link", "patient"):
+            terms.append(tuple(term for part in value.split(",") for term in _person_terms(name, part)))
+            applied.append((name, value))
+        elif name.partition(":")[0].partition(".")[0] in known or name.startswith("_"):
+            raise Fault(Kind.BAD_REQUEST, f"The parameter {name[:64]} is not supported yet.", expression=name[:64])
+        elif strict:
+            raise Fault(Kind.BAD_REQUEST, f"Unknown parameter {name[:64]!r} (Prefer: handling=strict).")
+    query = Query(types=frozenset({type_}), keys=keys, terms=tuple(terms))
+    return Search(query=query, count=count, page=sealed, applied=tuple(applied))
+
+
+def _count(value: str) -> int:
+    if not (value.isascii() and value.isdigit()) or int(value[:10]) == 0:
+        raise Fault(Kind.BAD_REQUEST, "_count must be a whole number, 1 or greater.", expression="_count")
+    return min(int(value[:10]), MAX_COUNT)
+
+
+def _token(type_: str, value: str) -> str:
+    if value.endswith("|"):
+        raise Fault(Kind.BAD_REQUEST, "identifier needs a value after the system.", expression="identifier")
+    return f"{type_}|identifier={value.replace(chr(92) + ',', ',')}"
+
+
+def _person_terms(name: str, value: str) -> list[str]:
+    targets = ("Patient",) if name == "patient" else _LINK_TARGETS
+    references = [value] if "/" in value else [f"{target}/{value}" for target in targets]
+    return [f"Person|{name}={reference}" for reference in references]
+
+
+async def _here(server: Server, scoped: Scoped, search: Search, bound: bytes) -> Page:
+    now = server.clock()
+    if search.page is not None:
+        here = page.open_sealed(search.page, key=server.page_key, bound=bound, now=now)
+        if here.view != scoped.grant.digest:
+            raise Fault(Kind.EXPIRED, "What you may see has changed; start the search again.")
+        return here
+    high = await scoped.high_water()
+    expires = now + server.page_minutes * 60_000
+    return Page(
+        as_of=high.seq, time=high.time, total=None, offset=0, at=None, view=scoped.grant.digest, expires=expires
+    )
+
+
+async def _following(scoped: Scoped, query: Query, count: int) -> int | None:
+    """The seq of this page's last record if another record follows it."""
+    seqs: list[int] = []
+    async for batch in scoped.scan(msgspec.structs.replace(query, limit=count + 1, bodies=False)):
+        seqs += [record.seq for record in batch]
+    return seqs[count - 1] if len(seqs) > count else None
+
+
+def _url(path: str, search: Search, sealed: str | None) -> str:
+    pairs = [*search.applied, ("_count", str(search.count)), *([("_page", sealed)] if sealed else [])]
+    return f"{path}?" + "&".join(f"{name}={quote(value, safe=',:|/')}" for name, value in pairs)
+
+
+class _Counter:
+    def __init__(self) -> None:
+        self.count = 0
+
+    async def counted(self, batches: AsyncIterator[list[Record]]) -> AsyncIterator[list[Record]]:
+        async for batch in batches:
+            self.count += len(batch)
+            yield batch

@@ -1,0 +1,193 @@
+"""The parameters of `$everything`, parsed strictly: what is not understood is named, never guessed.
+
+Source: R4 Patient/$everything (operation-patient-everything), search §3.1.1.4-5 for `_elements` and `_summary`,
+and the HealthEx API for `_offset`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+from starlette.requests import Request
+
+from fhirserver.core.dates import interval
+from fhirserver.core.definitions import RESOURCE_TYPES
+from fhirserver.core.errors import Fault, Kind
+from fhirserver.core.model import MAX_TIME, MIN_TIME
+
+Pairs = list[tuple[str, str]]
+
+REPEATABLE = frozenset({"_type", "_elements"})
+KNOWN = frozenset(
+    {"_type", "_since", "start", "end", "_count", "_offset", "_page", "_elements", "_summary", "_deleted", "_format"}
+)
+TOLERATED = frozenset({"_pretty", "_totalMethod"})
+"""Habits of existing clients: accepted in silence, also under strict handling, and without effect."""
+
+SUMMARIES = frozenset({"true", "text", "data", "count", "false"})
+_LARGEST = 2**31 - 1
+
+
+class Selection(msgspec.Struct, frozen=True, kw_only=True):
+    """What the caller asked for. Times in milliseconds since 1970; ``applied`` holds the fixed parameters in the
+    order of the links, as text."""
+
+    types: frozenset[str] | None = None
+    since: int | None = None
+    care: tuple[int, int] | None = None
+    elements: frozenset[str] | None = None
+    summary: str | None = None
+    departed: bool = False
+    count: int | None = None
+    offset: int = 0
+    page: str | None = None
+    format: str | None = None
+    applied: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def paged(self) -> bool:
+        return self.count is not None or self.page is not None
+
+    def url(self, path: str, extra: Iterable[tuple[str, str]] = ()) -> str:
+        """The absolute URL of this selection; ``extra`` (`_count`, `_offset`, `_page`) comes first, as in the seed."""
+        pairs = [*extra, *self.applied]
+        query = "&".join(f"{name}={quote(value, safe=',:')}" for name, value in pairs)
+        return f"{path}?{query}" if query else path
+
+
+async def pairs_of(request: Request) -> Pairs:
+    """The parameters of a GET's query string, and of a POST's Parameters body."""
+    pairs = list(request.query_params.multi_items())
+    if request.method != "POST":
+        return pairs
+    raw = await request.body()
+    if not raw.strip():
+        return pairs
+    name = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if name not in ("application/fhir+json", "application/json"):
+        raise Fault(Kind.UNSUPPORTED_MEDIA, "The body must be a Parameters resource in application/fhir+json.")
+    return pairs + _from_parameters(raw)
+
+
+def _from_parameters(raw: bytes) -> Pairs:
+    try:
+        body = msgspec.json.decode(raw)
+    except msgspec.DecodeError as error:
+        raise Fault(Kind.BAD_REQUEST, f"The body is not JSON: {error}") from error
+    if not isinstance(body, dict) or body.get("resourceType") != "Parameters":
+        raise Fault(Kind.BAD_REQUEST, "The body must be a Parameters resource.")
+    given = body.get("parameter", [])
+    if not isinstance(given, list):
+        raise Fault(Kind.BAD_REQUEST, "parameter must be a list.", expression="Parameters.parameter")
+    return [_parameter(item, f"Parameters.parameter[{index}]") for index, item in enumerate(given)]
+
+
+def _parameter(item: Any, place: str) -> tuple[str, str]:
+    if not isinstance(item, dict) or not isinstance(item.get("name"), str):
+        raise Fault(Kind.BAD_REQUEST, "A parameter needs a name.", expression=place)
+    values = [value for key, value in item.items() if key.startswith("value")]
+    if len(values) != 1 or isinstance(values[0], dict | list) or values[0] is None:
+        raise Fault(Kind.BAD_REQUEST, f"{item['name']} needs one primitive value.", expression=place)
+    return item["name"], str(values[0])
+
+
+def parse(pairs: Sequence[tuple[str, str]], *, strict: bool) -> Selection:
+    """The Selection; a bad value, a repeated or (under ``strict``) an unknown parameter is a 400 naming it."""
+    given: dict[str, list[str]] = {}
+    for name, value in pairs:
+        if name in TOLERATED:
+            continue
+        if name not in KNOWN:
+            if strict:
+                raise Fault(Kind.BAD_REQUEST, f"Unknown parameter {name[:64]!r} (Prefer: handling=strict).")
+            continue
+        if not value.strip():
+            raise _bad(name, "is empty")
+        if name in given and name not in REPEATABLE:
+            raise _bad(name, "is given more than once")
+        given.setdefault(name, []).append(value)
+    one = {name: values[0] for name, values in given.items()}
+    types = _types(given["_type"]) if "_type" in given else None
+    elements = frozenset(_listed("_elements", given["_elements"])) if "_elements" in given else None
+    summary = _choice("_summary", one.get("_summary"), SUMMARIES)
+    departed = _choice("_deleted", one.get("_deleted"), frozenset({"only"})) == "only"
+    since = _moment("_since", one["_since"])[0] if "_since" in one else None
+    if departed and since is None:
+        raise _bad("_deleted", "needs _since")
+    count = _number("_count", one["_count"]) if "_count" in one else None
+    if summary == "count":
+        count = 0
+    applied = [
+        (name, ",".join(given[name]) if name in REPEATABLE else _plus(one[name]))
+        for name in ("_type", "_since", "start", "end", "_elements", "_summary", "_deleted", "_format")
+        if name in given
+    ]
+    return Selection(
+        types=types,
+        since=since,
+        care=_care(one.get("start"), one.get("end")),
+        elements=elements,
+        summary=None if summary in ("false", "count") else summary,
+        departed=departed,
+        count=count,
+        offset=_number("_offset", one["_offset"]) if "_offset" in one else 0,
+        page=one.get("_page"),
+        format=one.get("_format"),
+        applied=tuple(applied),
+    )
+
+
+def _bad(name: str, reason: str) -> Fault:
+    return Fault(Kind.BAD_REQUEST, f"{name} {reason}.", expression=name)
+
+
+def _listed(name: str, values: list[str]) -> list[str]:
+    items = [item.strip() for value in values for item in value.split(",")]
+    if not all(items):
+        raise _bad(name, "holds an empty name")
+    return items
+
+
+def _types(values: list[str]) -> frozenset[str]:
+    names = _listed("_type", values)
+    for name in names:
+        if name not in RESOURCE_TYPES:
+            raise _bad("_type", f"names {name[:64]!r}, which is no R4 resource type")
+    return frozenset(names)
+
+
+def _choice(name: str, value: str | None, allowed: frozenset[str]) -> str | None:
+    if value is not None and value not in allowed:
+        raise _bad(name, f"must be one of {', '.join(sorted(allowed))}")
+    return value
+
+
+def _number(name: str, value: str) -> int:
+    if not (value.isascii() and value.isdigit()) or int(value) > _LARGEST:
+        raise _bad(name, "must be a whole number, 0 or greater")
+    return int(value)
+
+
+def _plus(value: str) -> str:
+    # "+02:00" in an unescaped query string arrives as " 02:00".
+    return value.strip().replace(" ", "+")
+
+
+def _moment(name: str, value: str) -> tuple[int, int]:
+    try:
+        return interval(_plus(value))
+    except ValueError as error:
+        raise _bad(name, str(error)) from error
+
+
+def _care(start: str | None, end: str | None) -> tuple[int, int] | None:
+    if start is None and end is None:
+        return None
+    first = _moment("start", start)[0] if start else MIN_TIME
+    last = _moment("end", end)[1] if end else MAX_TIME
+    if first > last:
+        raise _bad("start", "is after end")
+    return first, last

@@ -1,0 +1,47 @@
+"""What every handler is given beside the request: the gate, and the few things of this installation."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import msgspec
+from starlette.requests import Request
+from starlette.types import ASGIApp
+
+from fhirserver.http.walk import Closures
+from fhirserver.policy.gate import Gate
+
+FHIR_BASE = "/FHIR/R4"
+
+
+class Server(msgspec.Struct, frozen=True, kw_only=True):
+    """``base_url`` is the root without ``/FHIR/R4``, empty to take it from each request; ``clock`` gives milliseconds
+    since 1970, ``nonce`` 12 fresh random bytes."""
+
+    gate: Gate
+    page_key: bytes
+    clock: Callable[[], int]
+    nonce: Callable[[], bytes]
+    closures: Closures
+    base_url: str = ""
+    page_minutes: int = 60
+    stall_seconds: float = 60.0
+
+    def fhir_base(self, request: Request) -> str:
+        """The absolute FHIR base URL without a trailing slash."""
+        root = self.base_url.rstrip("/") or f"{request.url.scheme}://{request.url.netloc}"
+        return root + FHIR_BASE
+
+
+Handler = Callable[[Request, Server], Awaitable[ASGIApp]]
+
+
+def bearer(request: Request) -> str | None:
+    """The bearer token of the Authorization header, or None when there is no such header."""
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else None
+
+
+def strict(request: Request) -> bool:
+    """Whether the caller asked for unknown parameters to be refused (R4 search §3.1.1.3)."""
+    return "handling=strict" in request.headers.get("prefer", "").replace(" ", "").lower()

@@ -1,0 +1,159 @@
+"""The streaming response: the reader's pace is obeyed, and a truncated answer never looks complete.
+
+* No header before the first chunk is there, so a failure until then is an ordinary error answer.
+* A failure later aborts the connection (the terminating chunk is never sent), so the JSON does not parse.
+* While the answer runs, a guard asks several times a second whether the grant still holds, whether the reader has
+  left, and whether it has made progress; any "no" ends the scan and the audit trail says "cut".
+* Every chunk is followed by a real suspension point: `send` often returns without one, and other requests would wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Protocol
+
+import msgspec
+from starlette.types import Receive, Scope, Send
+
+from fhirserver.core.errors import Fault
+
+RECHECK_SECONDS = 0.4
+"""How often a running answer asks whether its grant still holds; withdrawal must bite within a second."""
+
+WHOLE = 64 * 1024
+"""An answer that is complete within this many bytes goes out in one piece with its length."""
+
+
+class Aborted(Exception):
+    """The answer was ended after its first byte; the server closes the connection without a proper end."""
+
+
+class Note(Protocol):
+    """The audit entry of a running disclosure."""
+
+    count: int
+
+    def complete(self) -> None: ...
+
+
+class Streaming(msgspec.Struct, kw_only=True):
+    """An ASGI response over an async iterator of chunks, under one audited disclosure.
+
+    ``still_admitted`` raises a Fault when the grant no longer holds; ``sent()`` is the number of entries out so far;
+    ``compress`` turns the chunks into compressed ones.
+    """
+
+    chunks: AsyncGenerator[bytes, None]
+    headers: Mapping[str, str]
+    disclosure: AbstractAsyncContextManager[Any]
+    still_admitted: Callable[[], Awaitable[None]]
+    sent: Callable[[], int]
+    stall_seconds: float
+    status: int = 200
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with self.disclosure as note:
+            try:
+                await self._run(receive, send)
+                note.complete()
+            finally:
+                note.count = self.sent()
+                await self.chunks.aclose()
+
+    async def _run(self, receive: Receive, send: Send) -> None:
+        first = await anext(self.chunks)
+        second = await anext(self.chunks, None) if len(first) < WHOLE else b""
+        if second is None:
+            await self._start(send, len(first))
+            await send({"type": "http.response.body", "body": first})
+            return
+        await self._start(send, None)
+        pump = asyncio.create_task(self._pump(send, [first, second]))
+        left = asyncio.create_task(_disconnected(receive))
+        guard = asyncio.create_task(self._guard(pump))
+        try:
+            await asyncio.wait({pump, left, guard}, return_when=asyncio.FIRST_COMPLETED)
+            if pump.done():
+                await pump
+            elif guard.done():
+                await guard
+            else:
+                raise Aborted("the reader left")
+        except Fault as fault:
+            raise Aborted(fault.message) from fault
+        finally:
+            for task in (pump, left, guard):
+                task.cancel()
+            await asyncio.gather(pump, left, guard, return_exceptions=True)
+
+    async def _start(self, send: Send, length: int | None) -> None:
+        headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in self.headers.items()]
+        if length is not None:
+            headers.append((b"content-length", b"%d" % length))
+        await send({"type": "http.response.start", "status": self.status, "headers": headers})
+
+    async def _pump(self, send: Send, begun: list[bytes]) -> None:
+        for chunk in begun:
+            if chunk:
+                await self._send(send, chunk)
+        async for chunk in self.chunks:
+            await self._send(send, chunk)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _send(self, send: Send, chunk: bytes) -> None:
+        async with asyncio.timeout(self.stall_seconds):
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await asyncio.sleep(0)
+
+    async def _guard(self, pump: asyncio.Task[None]) -> None:
+        while not pump.done():
+            await asyncio.sleep(RECHECK_SECONDS)
+            await self.still_admitted()
+
+
+async def _disconnected(receive: Receive) -> None:
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return
+
+
+async def compressed(chunks: AsyncIterator[bytes], encoding: str) -> AsyncGenerator[bytes, None]:
+    """The chunks in one gzip or zstd stream, flushed after the first so that it arrives at once."""
+    compressor, flush = _compressor(encoding)
+    first = True
+    async for chunk in chunks:
+        data = compressor.compress(chunk)
+        if first:
+            data += flush()
+            first = False
+        if data:
+            yield data
+    yield compressor.flush()
+
+
+def _compressor(encoding: str) -> tuple[Any, Callable[[], bytes]]:
+    if encoding == "zstd":
+        import zstandard
+
+        zstd = zstandard.ZstdCompressor(level=1).compressobj()
+        return zstd, lambda: zstd.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)
+    from isal import isal_zlib
+
+    gzip = isal_zlib.compressobj(level=1, wbits=31)
+    return gzip, lambda: gzip.flush(isal_zlib.Z_SYNC_FLUSH)
+
+
+def chosen_encoding(accept: str) -> str | None:
+    """``zstd`` or ``gzip`` if the Accept-Encoding header allows it (q=0 refuses), else None: identity."""
+    weights: dict[str, float] = {}
+    for item in accept.lower().split(","):
+        name, _, parameter = item.strip().partition(";")
+        try:
+            weights[name.strip()] = float(parameter.strip().removeprefix("q=")) if parameter else 1.0
+        except ValueError:
+            weights[name.strip()] = 0.0
+    offered = [(weights[name], name) for name in ("gzip", "zstd") if weights.get(name, 0.0) > 0]
+    return max(offered)[1] if offered else None

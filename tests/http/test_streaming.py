@@ -1,0 +1,156 @@
+"""A stream obeys its reader, ends when it must, and is never taken for complete when it is not (HE-4)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+import time
+from contextlib import closing
+from pathlib import Path
+
+import httpx
+import pytest
+
+from fhirserver.core.model import AuditRow
+from fhirserver.core.validate import parse
+from fhirserver.policy.gate import Put
+from tests.build import load, observation, patient
+from tests.served import Served
+
+RESOURCES = 2_500
+NOTE = "x" * 9_000
+
+
+@pytest.fixture
+async def chart(server: Served) -> Served:
+    """A chart of some 23 MB, more than the sockets' buffers hold."""
+    await load(server.gate, [patient("p")])
+    scoped = server.gate.system(subject="test", organization="operator", purpose="test")
+    puts = []
+    for number in range(RESOURCES):
+        raw = json.dumps(observation(f"o{number}", "p", note=[{"text": NOTE}])).encode()
+        puts.append(Put(resource=parse(raw), raw=raw, id=f"o{number}"))
+    for at in range(0, RESOURCES, 500):
+        await scoped.load(puts[at : at + 500])
+    return server
+
+
+async def ask(server: Served, token: str | None = None) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """The whole chart, asked for on a bare socket that reads as little as possible by itself."""
+    port = int(server.url.rsplit(":", 1)[1])
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=4096)
+    lines = [
+        "GET /FHIR/R4/Person/p/$everything HTTP/1.1",
+        "Host: x",
+        f"Authorization: Bearer {token or server.token()}",
+    ]
+    writer.write("\r\n".join([*lines, "", ""]).encode())
+    await writer.drain()
+    assert (await reader.readline()) == b"HTTP/1.1 200 OK\r\n"
+    return reader, writer
+
+
+async def outcomes(server: Served) -> list[AuditRow]:
+    """The outcome rows of `$everything` so far."""
+    rows = [row async for batch in server.runtime.store.audit.scan() for row in batch]
+    return [row for row in rows if row.interaction == "$everything" and row.intent is not None]
+
+
+async def outcome(server: Served, *, within: float) -> AuditRow:
+    """The first outcome row, waited for."""
+    end = time.monotonic() + within
+    while time.monotonic() < end:
+        found = await outcomes(server)
+        if found:
+            return found[0]
+        await asyncio.sleep(0.05)
+    raise AssertionError(f"no outcome within {within} s")
+
+
+def connect(folder: Path) -> sqlite3.Connection:
+    return sqlite3.connect(folder / "fhir.db", isolation_level=None)
+
+
+async def test_a_whole_stream_is_audited_as_complete_with_its_count(chart: Served) -> None:
+    bundle = (await chart.get("Person/p/$everything")).json()
+    assert bundle["total"] == len(bundle["entry"]) == RESOURCES + 2
+    row = await outcome(chart, within=2)
+    assert (row.outcome, row.detail["count"]) == ("complete", RESOURCES + 2)
+
+
+async def test_a_stalled_reader_holds_no_read_transaction_and_stops_the_scan(chart: Served, tmp_path: Path) -> None:
+    _, writer = await ask(chart)
+    await asyncio.sleep(0.5)
+    assert await outcomes(chart) == []
+    await load(chart.gate, [patient("another")])
+    with closing(connect(tmp_path)) as database:
+        busy, _, left = database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    assert (busy, left) == (0, 0)
+    writer.close()
+
+
+async def test_a_reader_that_leaves_ends_the_scan_within_a_second_and_the_audit_says_cut(chart: Served) -> None:
+    _, writer = await ask(chart)
+    writer.transport.abort()
+    row = await outcome(chart, within=1)
+    assert row.outcome == "cut"
+    assert isinstance(row.detail["count"], int)
+    assert row.detail["count"] < RESOURCES
+
+
+async def test_a_reader_without_progress_is_dropped(tmp_path: Path) -> None:
+    from tests.served import served
+
+    async with served(tmp_path, stall_seconds=1) as server:
+        await load(server.gate, [patient("p")])
+        await load(server.gate, [observation(f"o{n}", "p", note=[{"text": NOTE * 40}]) for n in range(60)])
+        reader, writer = await ask(server)
+        assert (await outcome(server, within=4)).outcome == "cut"
+        assert not (await reader.read()).endswith(b"0\r\n\r\n")
+        writer.close()
+
+
+async def test_a_store_that_fails_mid_stream_aborts_the_connection(chart: Served, tmp_path: Path) -> None:
+    reader, writer = await ask(chart)
+    with closing(connect(tmp_path)) as database:
+        database.execute("ALTER TABLE current RENAME TO gone")
+    text = await reader.read()
+    assert not text.endswith(b"0\r\n\r\n")
+    with closing(connect(tmp_path)) as database:
+        database.execute("ALTER TABLE gone RENAME TO current")
+    assert (await outcome(chart, within=2)).outcome == "cut"
+    writer.close()
+
+
+async def test_a_client_library_sees_the_abort_as_an_error(chart: Served, tmp_path: Path) -> None:
+    plain = {"Accept-Encoding": "identity"}
+    async with chart.client(headers=plain) as client, client.stream("GET", "Person/p/$everything") as answer:
+        pieces = answer.aiter_raw(65536)
+        await anext(pieces)
+        with closing(connect(tmp_path)) as database:
+            database.execute("ALTER TABLE current RENAME TO gone")
+        with pytest.raises(httpx.RemoteProtocolError):
+            async for _ in pieces:
+                pass
+
+
+async def test_a_store_that_cannot_be_read_before_the_first_byte_is_a_503(chart: Served, tmp_path: Path) -> None:
+    token = chart.token()
+    with closing(connect(tmp_path)) as database:
+        database.execute("ALTER TABLE current RENAME TO gone")
+    answer = await chart.get("Person/p/$everything", token)
+    assert (answer.status_code, answer.json()["issue"][0]["code"]) == (503, "transient")
+    assert answer.headers["retry-after"] == "1"
+    assert (await chart.get("Patient/p", token)).status_code == 503
+    async with httpx.AsyncClient(base_url=chart.url) as client:
+        assert (await client.get("/health/live")).status_code == 200
+        assert (await client.get("/health/ready")).status_code == 503
+
+
+async def test_others_are_served_while_a_stream_runs(chart: Served) -> None:
+    streaming = asyncio.create_task(chart.get("Person/p/$everything"))
+    async with chart.client() as client:
+        while not streaming.done():
+            assert (await client.get("Patient/p")).status_code == 200
+    assert (await streaming).json()["total"] == RESOURCES + 2

@@ -1,0 +1,80 @@
+"""A real server on a real socket over a real store, for tests in the same process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import uvicorn
+
+from fhirserver.app import Runtime, application, opened, wall_clock
+from fhirserver.config import Settings
+from fhirserver.policy.principal import CallerClass, Principal, issue_token
+from fhirserver.policy.scopes import Scopes
+
+
+class Served:
+    """A running server: its runtime, its URL, and clients with tokens."""
+
+    def __init__(self, runtime: Runtime, url: str) -> None:
+        self.runtime = runtime
+        self.gate = runtime.gate
+        self.url = url
+        self.base = url + "/FHIR/R4"
+
+    def token(
+        self,
+        caller: str = "operator",
+        *,
+        org: str = "operator",
+        scope: str | None = None,
+        seconds: int = 3600,
+        **more: Any,
+    ) -> str:
+        """A bearer token of this class for this organisation; ``more`` are further fields of its Principal."""
+        usual = "patient/*.rs" if caller in ("third-party", "patient") else "system/*.rs"
+        now = self.runtime.clock()
+        principal = Principal(
+            subject=more.pop("subject", "test"),
+            organization=org,
+            caller=CallerClass(caller),
+            scopes=Scopes(usual if scope is None else scope),
+            until=now + seconds * 1000,
+            **more,
+        )
+        return issue_token(self.runtime.keys, principal, now)
+
+    def client(self, token: str | None = None, **options: Any) -> httpx.AsyncClient:
+        """A client of the FHIR base, with the operator's token unless given."""
+        headers = {"Authorization": f"Bearer {token or self.token()}", **options.pop("headers", {})}
+        return httpx.AsyncClient(base_url=self.base + "/", headers=headers, timeout=30, **options)
+
+    async def get(self, path: str, token: str | None = None, **options: Any) -> httpx.Response:
+        """One GET with the operator's token unless given."""
+        async with self.client(token) as client:
+            return await client.get(path, **options)
+
+
+@asynccontextmanager
+async def served(folder: Path, *, clock: Callable[[], int] = wall_clock, **settings: Any) -> AsyncIterator[Served]:
+    """A server over the store in ``folder`` (an absolute path); ends with the block."""
+    given = {"store": f"sqlite:///{folder}/fhir.db", **settings}
+    async with opened(msgspec.convert(given, Settings), clock=clock) as runtime:
+        config = uvicorn.Config(application(runtime), port=0, lifespan="off", log_level="critical", log_config=None)
+        server = uvicorn.Server(config)
+        server.install_signal_handlers = lambda: None  # type: ignore[method-assign,attr-defined]  # pytest owns them
+        running = asyncio.create_task(server.serve())
+        try:
+            while not server.started:  # noqa: ASYNC110  uvicorn offers a flag, no event
+                await asyncio.sleep(0.005)
+            port = server.servers[0].sockets[0].getsockname()[1]
+            yield Served(runtime, f"http://127.0.0.1:{port}")
+        finally:
+            server.should_exit = True
+            server.force_exit = True
+            await running
