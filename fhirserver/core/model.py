@@ -146,8 +146,8 @@ class Clause(msgspec.Struct, frozen=True, kw_only=True):
     ``organization``: it is the custodian, or among the parties. ``custodian``: it is the custodian.
     ``party``: it is among the parties. ``owners``: the resource has owners, and all of them are in the set.
     ``any_owner``: at least one of its owners is in the set (a Person is open if one linked Patient is).
-    ``unowned``: it has none. ``without``: it carries none of these labels.
-    An empty ``types`` or ``owners`` set matches nothing.
+    ``unowned``: it has none. ``without``: it carries none of these labels. ``having``: it carries one of these.
+    An empty ``types``, ``owners`` or ``having`` set matches nothing.
     """
 
     types: frozenset[str] | None = None
@@ -159,6 +159,7 @@ class Clause(msgspec.Struct, frozen=True, kw_only=True):
     any_owner: frozenset[str] | None = None
     unowned: bool = False
     without: frozenset[str] = frozenset()
+    having: frozenset[str] | None = None
 
     def admits(self, type_: str, facts: Facts) -> bool:
         """Whether a resource of this type with these facts meets every condition."""
@@ -174,6 +175,7 @@ class Clause(msgspec.Struct, frozen=True, kw_only=True):
             and (self.any_owner is None or not self.any_owner.isdisjoint(facts.owners))
             and not (self.unowned and facts.owners)
             and self.without.isdisjoint(facts.labels)
+            and (self.having is None or not self.having.isdisjoint(facts.labels))
         )
 
 

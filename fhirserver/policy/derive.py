@@ -1,0 +1,69 @@
+"""The facts that access is decided by, from a resource's index entries and from what its writer may set."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from fhirserver.core.definitions import DIRECTORY_TYPES
+from fhirserver.core.index import extract
+from fhirserver.core.model import Facts, Index, Key, Record, parse_facts
+from fhirserver.policy.vocabulary import disclosure
+
+UNKNOWN_OWNER = "?"
+"""Stands among a Provenance's owners for a target that was not found; no patient has this id, so no grant holds it."""
+
+_TARGET = re.compile(r"([A-Z][A-Za-z]+)/([A-Za-z0-9\-.]{1,64})(?:/_history/[A-Za-z0-9\-.]{1,64})?")
+
+
+def facts_of(index: Index, *, custodian: str, parties: Iterable[str]) -> Facts:
+    """The facts of a resource that speaks for itself (all but Provenance)."""
+    return Facts(
+        custodian=custodian,
+        parties=tuple(sorted({*index.parties, *parties})),
+        owners=index.owners,
+        labels=index.labels,
+        compartments=index.compartments,
+    )
+
+
+def rederive(record: Record, body: bytes) -> tuple[Facts, Index]:
+    """Facts and index of a stored version from its body; what only its writer could know is kept."""
+    known = parse_facts(record.facts)
+    index = extract(msgspec.json.decode(body))
+    facts = facts_of(index, custodian=known.custodian, parties=known.parties)
+    if record.type == "Provenance":
+        owners, labels = {*known.owners, *index.owners}, {*known.labels, *index.labels}
+        facts = msgspec.structs.replace(facts, owners=tuple(sorted(owners)), labels=tuple(sorted(labels)))
+    return facts, index
+
+
+def local_target(reference: object) -> Key | None:
+    """The resource of this server that a literal reference names; None for anything else."""
+    match = _TARGET.fullmatch(reference) if isinstance(reference, str) else None
+    return Key(match[1], match[2]) if match else None
+
+
+def provenance_targets(resource: Mapping[str, Any]) -> list[Key | None]:
+    """What a Provenance is about; None for each target that names no resource of this server."""
+    targets = resource.get("target", [])
+    return [local_target(target.get("reference")) for target in targets if isinstance(target, Mapping)]
+
+
+def provenance_facts(facts: Facts, targets: Iterable[Key | None], known: Mapping[Key, Facts]) -> Facts:
+    """The facts of a Provenance, which is open only where all its targets are: about all their patients, with all
+    their labels. ``known``: the targets that were found."""
+    owners, labels = set(facts.owners), set(facts.labels)
+    for target in targets:
+        found = None if target is None else known.get(target)
+        if found is None:
+            owners.add(UNKNOWN_OWNER)
+            continue
+        owners.update(found.owners)
+        labels.update(found.labels)
+        if not found.owners and target is not None and target.type not in DIRECTORY_TYPES | disclosure().through:
+            owners.add(UNKNOWN_OWNER)  # a clinical resource about nobody is closed, and so is what tells of it
+    return msgspec.structs.replace(facts, owners=tuple(sorted(owners)), labels=tuple(sorted(labels)))

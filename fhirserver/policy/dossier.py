@@ -1,0 +1,124 @@
+"""What is known about a patient's Consents, read from the store and remembered for one policy epoch.
+
+The epoch is a counter in the store that every write which decides access raises in the same commit. What is
+remembered is named by the epoch it was read under, never by time, so a withdrawal bites on the next request of every
+server; and it is a property of the patient alone, so one caller's answer is never another's.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Collection, Iterable, Iterator
+
+import msgspec
+
+from fhirserver.core.model import REFERENCE_TERM, Key, Query, Record, parse_facts
+from fhirserver.policy.consent import Directive, Opening, evaluate, parse
+from fhirserver.policy.principal import OPERATOR_ORGANIZATION
+from fhirserver.store.port import Store
+
+POLICY_EPOCH = "epoch/policy"
+"""The ledger counter that every write of something that decides access raises."""
+
+COUNTS = "+counts"
+"""Among the parties of a Consent: it was written (or imported with the explicit flag) by one who may decide access.
+No organisation's id can hold a plus sign. A Consent without it is data and opens or closes nothing."""
+
+WIDENED = "widened/"
+"""Prefix of the ledger entries that tell when a Consent about a patient was deleted (its end may widen a view)."""
+
+AT_ONCE = 200
+"""Patients whose Consents are asked for in one query."""
+
+
+class Dossier(msgspec.Struct, frozen=True, kw_only=True):
+    """One patient's Consents. ``directives``: those that count. ``heard``: (organisations named, time of the last
+    change) of every Consent, for `_since`."""
+
+    directives: tuple[Directive, ...] = ()
+    heard: tuple[tuple[frozenset[str], int], ...] = ()
+
+    def opening(self, organization: str, purpose: str | None, now: int) -> Opening:
+        """What is open to this organisation now."""
+        return evaluate(self.directives, organization=organization, purpose=purpose, now=now)
+
+    def widened(self, organization: str) -> int:
+        """When a Consent that concerns the organisation last changed; 0: never."""
+        return max((time for named, time in self.heard if not named or organization in named), default=0)
+
+
+class Dossiers:
+    """The dossiers of patients, at most ``size`` remembered."""
+
+    def __init__(self, store: Store, *, size: int = 10_000) -> None:
+        self._store = store
+        self._size = size
+        self._known: OrderedDict[tuple[int, str], Dossier] = OrderedDict()
+
+    async def about(self, patients: Collection[str], epoch: int) -> dict[str, Dossier]:
+        """A dossier for each of the patients, an empty one where there is nothing (or no such patient)."""
+        found = {patient: known for patient in patients if (known := self._known.get((epoch, patient))) is not None}
+        missing = [patient for patient in patients if patient not in found]
+        for part in _parts(missing):
+            read = await self._read(part)
+            found |= read
+            for patient, dossier in read.items():
+                self._known[epoch, patient] = dossier
+        while len(self._known) > self._size:
+            self._known.popitem(last=False)
+        return found
+
+    async def consenting(self, organization: str) -> frozenset[str]:
+        """The patients with a Consent that names this organisation, whatever it says."""
+        terms = ((f"{REFERENCE_TERM}Organization/{organization}",),)
+        patients: set[str] = set()
+        async for batch in self._store.scan(Query(types=frozenset({"Consent"}), terms=terms, bodies=False)):
+            for record in batch:
+                patients.update(parse_facts(record.facts).owners)
+        return frozenset(patients)
+
+    async def _read(self, patients: list[str]) -> dict[str, Dossier]:
+        custodians = {}
+        keys = tuple(Key("Patient", patient) for patient in patients)
+        async for batch in self._store.scan(Query(keys=keys, bodies=False)):
+            custodians.update({record.id: parse_facts(record.facts).custodian for record in batch})
+        consents: dict[str, list[Record]] = {patient: [] for patient in patients}
+        terms = (tuple(f"{REFERENCE_TERM}Patient/{patient}" for patient in patients),)
+        async for batch in self._store.scan(Query(types=frozenset({"Consent"}), terms=terms)):
+            for record in batch:
+                for owner in parse_facts(record.facts).owners:
+                    if owner in consents:
+                        consents[owner].append(record)
+        return {
+            patient: await self._dossier(patient, custodians.get(patient), consents[patient]) for patient in patients
+        }
+
+    async def _dossier(self, patient: str, custodian: str | None, consents: Iterable[Record]) -> Dossier:
+        directives: list[Directive] = []
+        heard: list[tuple[frozenset[str], int]] = []
+        for record in consents:
+            facts = parse_facts(record.facts)
+            heard.append((frozenset(facts.parties) - {COUNTS}, record.updated))
+            trusted = COUNTS in facts.parties and facts.custodian in (custodian, OPERATOR_ORGANIZATION)
+            # A Consent about several patients is none that this server understands.
+            if custodian is None or not trusted or facts.owners != (patient,):
+                continue
+            directive = parse(msgspec.json.decode(await whole(self._store, record)), str(record.key))
+            if directive is not None:
+                directives.append(directive)
+        entry = await self._store.ledger.get(WIDENED + patient)
+        if entry is not None:
+            heard.append((frozenset(), int(entry.value)))
+        return Dossier(directives=tuple(directives), heard=tuple(heard))
+
+
+async def whole(store: Store, record: Record) -> bytes:
+    """A record's body, wherever it is kept."""
+    if record.body is not None:
+        return record.body
+    return b"".join([piece async for piece in store.body(record)])
+
+
+def _parts(patients: list[str]) -> Iterator[list[str]]:
+    for start in range(0, len(patients), AT_ONCE):
+        yield patients[start : start + AT_ONCE]

@@ -1,0 +1,165 @@
+"""The gate: credentials in, a `Scoped` out. Nothing reaches the store by another way.
+
+``visible = scopes ∩ reach(class)`` is decided in `policy.grant`; here it is decided *when*: with each request, again
+with each page, and again every few seconds while an answer runs. What access depends on is read from the store each
+time (revocation and the policy epoch), so a change bites on every server at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from fhirserver.core.errors import Fault, Kind
+from fhirserver.core.model import MAX_TIME, Key
+from fhirserver.policy.audit import Detail, Disclosure, Trail
+from fhirserver.policy.dossier import POLICY_EPOCH, Dossiers
+from fhirserver.policy.grant import CONTEXTS, Grant, consented_grant, standing_grant
+from fhirserver.policy.items import Loaded, Put
+from fhirserver.policy.keys import Keys
+from fhirserver.policy.persons import view_tag
+from fhirserver.policy.principal import (
+    OPERATOR_ORGANIZATION,
+    Authenticator,
+    CallerClass,
+    Principal,
+    issue_token,
+)
+from fhirserver.policy.scoped import Chart, Scoped
+from fhirserver.policy.scopes import ALL
+from fhirserver.store.port import Store
+
+__all__ = [
+    "OPERATOR_ORGANIZATION",
+    "CallerClass",
+    "Chart",
+    "Disclosure",
+    "Gate",
+    "Grant",
+    "Loaded",
+    "Principal",
+    "Put",
+    "Scoped",
+    "view_tag",
+]
+
+REVOKED = "revoked/jti/"
+"""Prefix of the ledger entries of revoked tokens; each expires with its token."""
+
+# interaction -> (scope letters it needs, scope letters for what it then may look at)
+_NEEDS = {
+    "read": ("r", "r"),
+    "vread": ("r", "r"),
+    "history-instance": ("r", "r"),
+    "search-type": ("s", "s"),
+    "search-system": ("s", "s"),
+    "history-type": ("s", "s"),
+    "history-system": ("s", "s"),
+    "create": ("c", "rs"),
+    "update": ("u", "rs"),
+    "patch": ("u", "rs"),
+    "delete": ("d", "rs"),
+    "transaction": ("", "rs"),
+    "batch": ("", "rs"),
+}
+_OPERATION = ("", "rs")
+"""Operations, and whatever is not listed: they enumerate and they show, so both letters are needed."""
+
+
+class Gate:
+    """Admits callers to the store."""
+
+    def __init__(self, store: Store, keys: Keys, *, clock: Callable[[], int]) -> None:
+        """``clock`` gives milliseconds since 1970."""
+        self.store = store
+        self.clock = clock
+        self._keys = keys
+        self._authenticator = Authenticator(keys)
+        self._dossiers = Dossiers(store)
+
+    async def admit(self, bearer: str | None, *, interaction: str, type: str | None = None) -> Scoped:
+        """The store as the bearer of this token may see it.
+
+        ``interaction``: the FHIR interaction code, or the operation with its ``$``. Fault UNAUTHENTICATED without a
+        good token; FORBIDDEN where the scopes allow the interaction on no type, or not on ``type``. An operation on
+        one resource needs no scope for that resource's own type: what is shown is decided record by record.
+        """
+        principal = self._authenticator.authenticate(bearer, self.clock())
+        epoch = await self.check(principal)
+        contexts = CONTEXTS[principal.caller]
+        needed, shown = _NEEDS.get(interaction, _OPERATION)
+        types = principal.scopes.types(shown, contexts)
+        usable = principal.scopes.types(needed, contexts) if needed else types
+        if interaction in ("transaction", "batch"):
+            usable = usable.union(*(principal.scopes.types(letter, contexts) for letter in "cud"))
+        if not usable or (needed and type is not None and type not in usable):
+            await self.trail(principal).deny(interaction, {"reason": "scope", "type": type or ""})
+            raise Fault(Kind.FORBIDDEN, "The token's scopes do not allow this.")
+        grant = standing_grant(principal, types)
+        return Scoped(self, principal, grant, interaction=interaction, types=types, epoch=epoch)
+
+    def system(self, *, subject: str, organization: str, purpose: str) -> Scoped:
+        """The grant of system work: commands, ingest. It reads everything, writes as the custodian ``organization``,
+        and is audited like any other."""
+        principal = Principal(
+            subject=subject,
+            organization=organization,
+            caller=CallerClass.OPERATOR,
+            scopes=ALL,
+            purpose=purpose,
+            until=MAX_TIME,
+        )
+        types = ALL.types("rs", CONTEXTS[CallerClass.OPERATOR])
+        return Scoped(self, principal, standing_grant(principal, types), interaction="system", types=types, epoch=0)
+
+    async def issue(self, principal: Principal) -> str:
+        """A signed token for ``principal``; its issuance is in the audit trail before it is handed out."""
+        token = issue_token(self._keys, principal, self.clock())
+        issued = self._authenticator.authenticate(token, self.clock())
+        trail = self.trail(issued)
+        detail: Detail = {"scope": issued.scopes.text, "expires": issued.until, "patient": issued.patient or ""}
+        await trail.append(trail.row("token", "complete", detail=detail))
+        return token
+
+    async def revoke(self, token_id: str, until: int) -> None:
+        """From the next request on, the token with this `jti` (which expires at ``until``) is refused everywhere."""
+        name = REVOKED + token_id
+        while await self.store.ledger.get(name) is None:
+            await self.store.ledger.put_if(name, b"1", stamp=None, expires=until + 60_000)
+
+    async def ready(self) -> None:
+        """Nothing while the store answers; Unavailable when it does not."""
+        await asyncio.gather(self.store.high_water(), self.store.get(Key("Patient", "-")))
+
+    # -- for Scoped ----------------------------------------------------------------------------------------------
+
+    def trail(self, principal: Principal) -> Trail:
+        """The audit trail in this caller's name."""
+        return Trail(self.store.audit, principal, pepper=self._keys.pepper, clock=self.clock)
+
+    async def check(self, principal: Principal) -> int:
+        """The policy epoch; Fault UNAUTHENTICATED for a token that has expired or was revoked."""
+        ledger = self.store.ledger
+        if not principal.token_id:
+            return 0
+        epoch, revoked = await asyncio.gather(ledger.get(POLICY_EPOCH), ledger.get(REVOKED + principal.token_id))
+        if revoked is not None or self.clock() >= principal.until:
+            raise Fault(Kind.UNAUTHENTICATED, "A valid bearer token is needed.")
+        return int(epoch.value) if epoch is not None else 0
+
+    async def grant(
+        self, principal: Principal, types: frozenset[str], patients: frozenset[str] | None, epoch: int
+    ) -> Grant:
+        """The grant for these patients as of this epoch (None: for everyone whose Consents name the organisation)."""
+        if principal.caller is not CallerClass.THIRD_PARTY or patients == frozenset():
+            return standing_grant(principal, types)
+        if patients is None:
+            patients = await self._dossiers.consenting(principal.organization)
+        dossiers = await self._dossiers.about(patients, epoch)
+        now = self.clock()
+        openings = {
+            patient: dossier.opening(principal.organization, principal.purpose, now)
+            for patient, dossier in dossiers.items()
+        }
+        widened = {patient: dossier.widened(principal.organization) for patient, dossier in dossiers.items()}
+        return consented_grant(principal, types, openings, widened)

@@ -1,0 +1,207 @@
+"""What a caller may see, as one frozen value: ``scopes ∩ reach(class)``. The only place where that is decided.
+
+Everything here is pure. Reach is a set of clauses (`core.model.Visible`) that a store evaluates before any limit and
+`Visible.admits` re-checks after; the empty Grant admits nothing. For third parties, reach is what the Consents of a
+given set of patients open: a resource about several patients is admitted only if every one of them opens it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from hashlib import blake2b
+from types import MappingProxyType
+
+import msgspec
+
+from fhirserver.core.definitions import DIRECTORY_TYPES, RESOURCE_TYPES
+from fhirserver.core.model import EVERYTHING, Clause, Facts, Visible
+from fhirserver.policy.box import Box, meet
+from fhirserver.policy.consent import Opening
+from fhirserver.policy.principal import CallerClass, Principal
+from fhirserver.policy.vocabulary import disclosure
+
+MOST_BOXES = 128
+"""How many different permits, and meetings of them, one grant distinguishes. What would come after is left out, which
+opens less: resources about several patients whose permits differ in yet another way."""
+
+CONTEXTS: Mapping[CallerClass, frozenset[str]] = MappingProxyType(
+    {
+        CallerClass.OPERATOR: frozenset({"user", "system"}),
+        CallerClass.MEMBER: frozenset({"user", "system"}),
+        # The patients of a third party are those who consented, so `patient/` means them, too.
+        CallerClass.THIRD_PARTY: frozenset({"patient", "user", "system"}),
+        CallerClass.PATIENT: frozenset({"patient"}),
+    }
+)
+"""The scope contexts that count for a class; scopes in another context contribute nothing."""
+
+
+class Grant(msgspec.Struct, frozen=True, kw_only=True):
+    """What one caller may see, for one set of patients where Consents decide.
+
+    ``visible`` decides; ``accompanying`` admits Binary and Device without a patient, but only where an admitted
+    resource names them. ``patients``: whose chart may be opened (None: decided by each Patient's own facts).
+    ``basis``: the Consents used. ``until``: when it must be evaluated again at the latest (milliseconds since 1970).
+    ``widened_at``: patient -> when the caller's view of that patient last may have widened. ``digest`` is equal
+    for grants that allow the same.
+    """
+
+    visible: Visible = Visible()
+    accompanying: Visible = Visible()
+    patients: frozenset[str] | None = frozenset()
+    basis: tuple[str, ...] = ()
+    until: int = 0
+    widened_at: Mapping[str, int] = MappingProxyType({})
+    digest: str = ""
+    organization: str | None = None
+
+    def opens(self, patient: str, facts: Facts) -> bool:
+        """Whether the chart of a Patient with these facts may be opened at all."""
+        if self.patients is not None:
+            return patient in self.patients
+        return self.organization is None or self.organization == facts.custodian or self.organization in facts.parties
+
+
+def standing_grant(principal: Principal, types: frozenset[str]) -> Grant:
+    """The Grant that needs no Consent: of operators, members and patients, and for third parties the directory.
+
+    ``types``: what the scopes let see.
+    """
+    return _standing(principal.caller, principal.organization, principal.patient, types, principal.until)
+
+
+def consented_grant(
+    principal: Principal, types: frozenset[str], openings: Mapping[str, Opening], widened: Mapping[str, int]
+) -> Grant:
+    """The Grant of a third party for these patients: patient -> what that patient's Consents open."""
+    opened = {patient: _within(opening.boxes, types) for patient, opening in openings.items()}
+    opened = {patient: boxes for patient, boxes in opened.items() if boxes}
+    by_box: dict[Box, set[str]] = {}
+    for patient, boxes in opened.items():
+        for box in boxes:
+            by_box.setdefault(box, set()).add(patient)
+    joint = _joint(by_box)
+    actors = disclosure().actors
+    clauses = [*_directory(types)]
+    for box, owners in joint.items():
+        clauses += _clauses(box, frozenset(owners), actors, principal.organization)
+    accompanying = [
+        Clause(types=through, unowned=True, without=box.without, having=box.having)
+        for box, owners in joint.items()
+        if (through := types & disclosure().through) and owners >= opened.keys()
+    ]
+    visible = Visible(tuple(dict.fromkeys(clauses)))
+    named = Visible(tuple(dict.fromkeys(accompanying)))
+    return Grant(
+        visible=visible,
+        accompanying=named,
+        patients=frozenset(opened),
+        basis=tuple(sorted({name for patient in opened for name in openings[patient].basis})),
+        until=min([principal.until, *(opening.boundary for opening in openings.values())]),
+        widened_at={patient: max(widened.get(patient, 0), openings[patient].widened) for patient in opened},
+        digest=_digest(principal.caller, visible, named),
+        organization=principal.organization,
+    )
+
+
+@lru_cache(maxsize=1024)
+def _standing(caller: CallerClass, organization: str, patient: str | None, types: frozenset[str], until: int) -> Grant:
+    through = types & disclosure().through
+    accompanying = Visible((Clause(types=through, unowned=True),)) if through else Visible()
+    patients: frozenset[str] | None = None
+    if not types:
+        visible = accompanying = Visible()
+        patients = frozenset()
+    elif caller is CallerClass.OPERATOR:
+        visible = EVERYTHING if types == RESOURCE_TYPES else Visible((Clause(types=types),))
+    elif caller is CallerClass.MEMBER:
+        visible = Visible((Clause(types=_limit(types), organization=organization), *_directory(types)))
+    elif caller is CallerClass.PATIENT and patient is not None:
+        own = frozenset({patient})
+        persons = types & {"Person"}
+        linked = (Clause(types=persons, any_owner=own),) if persons else ()
+        visible = Visible((Clause(types=_limit(types), owners=own), *linked, *_directory(types)))
+        patients = own
+    else:
+        # A third party, before its patients' Consents are looked at.
+        visible, accompanying, patients = Visible(_directory(types)), Visible(), frozenset()
+    return Grant(
+        visible=visible,
+        accompanying=accompanying,
+        patients=patients,
+        until=until,
+        digest=_digest(caller, visible, accompanying),
+        organization=None if caller is CallerClass.OPERATOR else organization,
+    )
+
+
+def _limit(types: frozenset[str]) -> frozenset[str] | None:
+    return None if types == RESOURCE_TYPES else types
+
+
+def _directory(types: frozenset[str]) -> tuple[Clause, ...]:
+    """The directory, as far as it is about nobody."""
+    shared = types & DIRECTORY_TYPES
+    return (Clause(types=shared, unowned=True),) if shared else ()
+
+
+def _within(boxes: Iterable[Box], types: frozenset[str]) -> tuple[Box, ...]:
+    limited = (Box(box.types & types, box.without, box.having) for box in boxes)
+    return tuple(dict.fromkeys(box for box in limited if box.types))
+
+
+def _joint(by_box: Mapping[Box, set[str]]) -> dict[Box, set[str]]:
+    """Every box and every meeting of boxes, with all the patients who open it.
+
+    A resource about several patients is open if it is in a box of each of them, that is, in the meeting of one box
+    per patient; so the meetings, each with every patient who has a box that covers it, are exactly what is open.
+    """
+    boxes = sorted(by_box, key=lambda box: (-len(by_box[box]), _text_of_box(box)))[:MOST_BOXES]
+    if len({patient for owners in by_box.values() for patient in owners}) > 1:
+        found = dict.fromkeys(boxes)
+        waiting = list(boxes)
+        while waiting and len(found) < MOST_BOXES:
+            box = waiting.pop()
+            for other in boxes:
+                both = meet(box, other)
+                if both is not None and both not in found and len(found) < MOST_BOXES:
+                    found[both] = None
+                    waiting.append(both)
+        boxes = list(found)
+    return {
+        box: {patient for wide, owners in by_box.items() if wide.covers(box) for patient in owners} for box in boxes
+    }
+
+
+def _clauses(box: Box, owners: frozenset[str], actors: frozenset[str], organization: str) -> list[Clause]:
+    """One box as clauses: types that must name the organisation, and Persons (open if any linked Patient is), apart."""
+    found = []
+    plain, named, persons = box.types - actors - {"Person"}, box.types & actors, box.types & {"Person"}
+    if plain:
+        found.append(Clause(types=plain, owners=owners, without=box.without, having=box.having))
+    if named:
+        found.append(Clause(types=named, party=organization, owners=owners, without=box.without, having=box.having))
+    if persons:
+        found.append(Clause(types=persons, any_owner=owners, without=box.without, having=box.having))
+    return found
+
+
+def _digest(caller: CallerClass, visible: Visible, accompanying: Visible) -> str:
+    lines = [caller.value]
+    for name, clauses in (("see", visible.clauses), ("with", accompanying.clauses)):
+        lines += sorted(f"{name} {_text_of_clause(clause)}" for clause in clauses)
+    return blake2b("\n".join(lines).encode(), digest_size=16).hexdigest()
+
+
+def _text_of_clause(clause: Clause) -> str:
+    values = (getattr(clause, field) for field in clause.__struct_fields__)
+    return " ".join(_text(value) for value in values)
+
+
+def _text_of_box(box: Box) -> str:
+    return " ".join(_text(value) for value in (box.types, box.without, box.having))
+
+
+def _text(value: object) -> str:
+    return ",".join(sorted(value)) + ";" if isinstance(value, frozenset) else repr(value)

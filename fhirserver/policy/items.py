@@ -1,0 +1,81 @@
+"""What is handed to the write path, and each resource made ready: everything that does not depend on the store."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from fhirserver.core import stamp
+from fhirserver.core.index import extract
+from fhirserver.core.model import Index, Key
+
+
+class Put(msgspec.Struct, frozen=True, kw_only=True):
+    """One resource to be stored: ``resource`` parsed from ``raw`` and validated, ``id`` the logical id it gets.
+
+    ``if_version``: the version that must be current (0: there must be none); None: whatever is there is superseded.
+    ``parties``: organisations that may see it without being custodian.
+    """
+
+    resource: dict[str, Any]
+    raw: bytes
+    id: str
+    if_version: int | None = None
+    parties: tuple[str, ...] = ()
+
+
+class Loaded(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of one imported resource; ``reason`` says why one was rejected."""
+
+    key: Key
+    status: Literal["created", "updated", "unchanged", "rejected"]
+    reason: str = ""
+
+
+class Item(msgspec.Struct, frozen=True, kw_only=True):
+    """A Put made ready."""
+
+    put: Put
+    key: Key
+    resource: dict[str, Any]
+    index: Index
+    head: bytes
+    tail: bytes
+    digest: bytes
+
+    @property
+    def patients(self) -> frozenset[str]:
+        """Whose chart it would stand in or be about."""
+        return frozenset({*self.index.owners, *self.index.compartments})
+
+
+def ready(put: Put) -> Item:
+    """The Item of a Put."""
+    resource = put.resource
+    if resource.get("id") != put.id:
+        # A Patient stands in its own chart, so the id must be there before the index is derived.
+        resource = {**resource, "id": put.id}
+    head, tail = stamp.prepare(put.raw, id=put.id)
+    return Item(
+        put=put,
+        key=Key(str(resource["resourceType"]), put.id),
+        resource=resource,
+        index=extract(resource),
+        head=head,
+        tail=tail,
+        digest=stamp.digest(head, tail),
+    )
+
+
+def turns(items: list[Item]) -> list[list[int]]:
+    """The positions of ``items`` in groups that hold no key twice, in order: usually one group."""
+    groups: list[list[int]] = []
+    times: dict[Key, int] = {}
+    for at, item in enumerate(items):
+        turn = times.get(item.key, 0)
+        times[item.key] = turn + 1
+        if turn == len(groups):
+            groups.append([])
+        groups[turn].append(at)
+    return groups

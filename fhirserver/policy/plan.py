@@ -1,0 +1,202 @@
+"""One commit being put together: drafts, the facts the server decides about them, and what must hold inside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import msgspec
+
+from fhirserver.core import stamp
+from fhirserver.core.index import extract
+from fhirserver.core.model import REFERENCE_TERM, Draft, Facts, Index, Key, Query, Record, parse_facts
+from fhirserver.policy import persons
+from fhirserver.policy.consenting import superseded
+from fhirserver.policy.custody import DELETIONS, Known
+from fhirserver.policy.derive import facts_of, provenance_facts, provenance_targets
+from fhirserver.policy.dossier import COUNTS, POLICY_EPOCH, whole
+from fhirserver.policy.items import Item
+from fhirserver.store.port import Store
+
+_DECIDING = frozenset({"Consent", "Person", "Organization"})
+"""Types whose every write moves the policy epoch; a Patient's creation and deletion do, too."""
+
+PINNED = frozenset({"Consent", "Person"})
+"""Types whose new version is made from the one that was looked at, and from no other."""
+
+TERMS_AT_ONCE = 500
+
+
+class Plan:
+    """The drafts of one commit.
+
+    ``created``: Patients that it makes, with their custodians. ``unknown``: Patients it refers to that the store does
+    not hold. ``heal``: current versions whose facts are understood better now, without a new version.
+    """
+
+    def __init__(self) -> None:
+        self.drafts: list[Draft] = []
+        self.created: dict[str, str] = {}
+        self.unknown: set[str] = set()
+        self.heal: list[tuple[Record, Facts, Index]] = []
+
+    @property
+    def epochs(self) -> tuple[str, ...]:
+        """The ledger counters that the commit raises."""
+        patients = bool(self.created) or any(draft.deleted and draft.key.type == "Patient" for draft in self.drafts)
+        moves = patients or any(draft.key.type in _DECIDING for draft in self.drafts)
+        deletes = any(draft.deleted for draft in self.drafts)
+        return ((POLICY_EPOCH,) if moves else ()) + ((DELETIONS,) if deletes else ())
+
+    def add(self, item: Item, facts: Facts, known: Known) -> None:
+        """A new version of the item; a key that was free must still be free when it is committed."""
+        record = known.live(item.key)
+        if_version = item.put.if_version
+        if if_version is None:
+            if_version = 0 if record is None else record.version if item.key.type in PINNED else None
+        self.drafts.append(
+            Draft(key=item.key, head=item.head, tail=item.tail, facts=facts, index=item.index, if_version=if_version)
+        )
+        if record is None and item.key.type == "Patient":
+            self.created[item.key.id] = facts.custodian
+
+    def note_unknown(self, items: Iterable[Item], known: Known) -> None:
+        """Remember the Patients that these items refer to and that nobody holds yet."""
+        keys = {Key("Patient", patient) for item in items for patient in item.patients}
+        here = {draft.key for draft in self.drafts}
+        self.unknown |= {key.id for key in keys - here if key not in known.records}
+
+
+def decide_facts(
+    items: Sequence[Item], known: Known, organization: str, *, counts: bool
+) -> Iterator[tuple[Item, Facts]]:
+    """Each item with its facts, in order. ``counts``: Consents are written by one who may decide access.
+
+    The custodian of a resource stays; a new one's is ``organization``. Parties only grow, but those of a Consent and
+    a Person say what these say now.
+    """
+    batch = {item.key: item for item in items}
+    decided: dict[Key, Facts] = {}
+    for item in items:
+        if item.key.type != "Provenance":
+            decided[item.key] = _facts(item, known, batch, organization, counts=counts)
+    for item in items:
+        if item.key.type == "Provenance":
+            facts = _facts(item, known, batch, organization, counts=counts)
+            targets = provenance_targets(item.resource)
+            found: dict[Key, Facts] = {}
+            for target in targets:
+                about = None if target is None else decided.get(target) or (known.live(target) and known.facts(target))
+                if target is not None and about:
+                    found[target] = about
+            decided[item.key] = provenance_facts(facts, targets, found)
+    return ((item, decided[item.key]) for item in items)
+
+
+def _facts(item: Item, known: Known, batch: Mapping[Key, Item], organization: str, *, counts: bool) -> Facts:
+    before = known.facts(item.key)
+    custodian = organization if before is None else before.custodian
+    parties = set(item.put.parties) - {COUNTS}
+    if item.key.type == "Consent":
+        parties |= {COUNTS} if counts else set()
+        if before is None and counts and len(item.index.owners) == 1:
+            # Whoever gives a Consent that counts, the Patient's custodian keeps it.
+            custodian = known.custodian(Key("Patient", item.index.owners[0])) or custodian
+    elif item.key.type == "Person":
+        linked = [Key("Patient", patient) for patient in item.index.owners]
+        held = {known.custodian(key) or (organization if key in batch else None) for key in linked}
+        parties |= {each for each in held if each is not None}
+    elif before is not None:
+        parties |= set(before.parties)
+    return facts_of(item.index, custodian=custodian, parties=parties)
+
+
+async def add_persons(plan: Plan, store: Store, patients: Mapping[str, str], known: Known) -> None:
+    """A Person for each of these Patients (id -> custodian) that has none, in the same commit (every Patient has one,
+    whichever door it came by); one that links it already learns of its custodian."""
+    if not patients:
+        return
+    drafted = {draft.key: draft for draft in plan.drafts}
+    served = {
+        patient: draft.key
+        for draft in plan.drafts
+        if draft.key.type == "Person" and not draft.deleted
+        for patient in draft.facts.owners
+        if patient in patients
+    }
+    for record in await _linking(store, patients):
+        facts = parse_facts(record.facts)
+        for patient in facts.owners:
+            if (
+                patient not in patients
+                or record.key in drafted
+                or not persons.serves(facts, patient, patients[patient])
+            ):
+                continue
+            served[patient] = record.key
+            if patients[patient] not in (facts.custodian, *facts.parties):
+                draft = await _told(store, record, {*facts.parties, patients[patient]})
+                drafted[record.key] = draft
+                plan.drafts.append(draft)
+    for patient, custodian in patients.items():
+        if patient not in served:
+            taken = drafted.keys() | {
+                key for key in known.records if key.type == "Person" and not _was_ours(known, key, patient, custodian)
+            }
+            key = persons.person_key(patient, taken)
+            while key.id != patient and await store.get(key) is not None:
+                taken |= {key}
+                key = persons.person_key(patient, taken)
+            draft = persons.person_draft(key, patient, custodian)
+            drafted[key] = draft
+            plan.drafts.append(draft)
+
+
+def _was_ours(known: Known, key: Key, patient: str, custodian: str) -> bool:
+    """A deleted Person of the same custodian that linked this Patient alone may come back under its key."""
+    facts = known.facts(key)
+    gone = known.live(key) is None and facts is not None
+    return gone and facts is not None and facts.owners == (patient,) and facts.custodian == custodian
+
+
+async def _linking(store: Store, patients: Iterable[str]) -> list[Record]:
+    names = sorted(patients)
+    found: dict[Key, Record] = {}
+    for start in range(0, len(names), TERMS_AT_ONCE):
+        group = tuple(f"{REFERENCE_TERM}Patient/{name}" for name in names[start : start + TERMS_AT_ONCE])
+        async for batch in store.scan(Query(types=frozenset({"Person"}), terms=(group,), bodies=False)):
+            found.update({record.key: record for record in batch})
+    return list(found.values())
+
+
+async def _told(store: Store, record: Record, parties: set[str]) -> Draft:
+    """A new version of a Person with the same content and more parties."""
+    body = b"".join([piece async for piece in store.body(record)])
+    head, tail = stamp.prepare(body, id=record.id)
+    facts = msgspec.structs.replace(parse_facts(record.facts), parties=tuple(sorted(parties)))
+    index = extract(msgspec.json.decode(body))
+    return Draft(key=record.key, head=head, tail=tail, facts=facts, index=index, if_version=record.version)
+
+
+async def supersede(plan: Plan, store: Store, items: Iterable[Item]) -> None:
+    """Make the active Consents inactive whose place these items take."""
+    consents = [item for item in items if item.key.type == "Consent" and item.index.owners]
+    if not consents:
+        return
+    names = sorted({owner for item in consents for owner in item.index.owners})
+    existing: list[tuple[Record, bytes]] = []
+    for start in range(0, len(names), TERMS_AT_ONCE):
+        group = tuple(f"{REFERENCE_TERM}Patient/{name}" for name in names[start : start + TERMS_AT_ONCE])
+        async for batch in store.scan(Query(types=frozenset({"Consent"}), terms=(group,))):
+            existing += [(record, await whole(store, record)) for record in batch]
+    drafted = {draft.key for draft in plan.drafts}
+    for item in consents:
+        for record, body in superseded(item.resource, existing):
+            if record.key in drafted or COUNTS not in parse_facts(record.facts).parties:
+                continue
+            drafted.add(record.key)
+            head, tail = stamp.prepare(body, id=record.id)
+            index = extract(msgspec.json.decode(body))
+            facts = parse_facts(record.facts)
+            plan.drafts.append(
+                Draft(key=record.key, head=head, tail=tail, facts=facts, index=index, if_version=record.version)
+            )

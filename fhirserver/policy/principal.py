@@ -1,0 +1,181 @@
+"""Who is calling: this server's own signed tokens in, a Principal out.
+
+A token is a JWT signed with ES256 by the installation's key. Algorithm, key id, type and the set of claims are
+pinned; whatever is not exactly one of ours, and still good, ends in the same harmless refusal. The caller's class is
+what the installation registered in the token, never something read from the scopes.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import OrderedDict
+from enum import Enum
+from hashlib import sha256
+from typing import Any
+
+import jwt
+import msgspec
+
+from fhirserver.core.errors import Fault, Kind
+from fhirserver.policy.keys import Keys
+from fhirserver.policy.scopes import Scopes
+
+OPERATOR_ORGANIZATION = "operator"
+"""The operator's own organisation: custodian of what is ingested without naming one."""
+
+OPERATOR_MILLISECONDS = 3_600_000
+"""Operator tokens live for at most an hour; one that was signed for longer is not accepted."""
+
+LEEWAY_MILLISECONDS = 5_000
+"""How far in the future `iat` may lie, for clocks that differ; `exp` is taken exactly."""
+
+_ALGORITHM = "ES256"
+_TYPE = "at+jwt"
+_LONGEST_TOKEN = 8192
+
+
+class CallerClass(Enum):
+    """What a caller is registered as; decides its reach."""
+
+    OPERATOR = "operator"
+    MEMBER = "member"
+    THIRD_PARTY = "third-party"
+    PATIENT = "patient"
+
+
+class Principal(msgspec.Struct, frozen=True, kw_only=True):
+    """An authenticated caller. ``until`` is in milliseconds since 1970; ``patient`` only for patient apps."""
+
+    subject: str
+    organization: str
+    caller: CallerClass
+    scopes: Scopes
+    until: int
+    patient: str | None = None
+    purpose: str | None = None
+    role: str | None = None
+    token_id: str = ""
+
+
+class _Claims(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    iss: str
+    aud: str
+    sub: str
+    org: str
+    caller: CallerClass = msgspec.field(name="class")
+    scope: str
+    jti: str
+    iat: int
+    exp: int
+    patient: str | None = None
+    purpose: str | None = None
+    role: str | None = None
+
+
+def issue_token(keys: Keys, principal: Principal, now: int) -> str:
+    """A signed token for ``principal``, good from ``now`` until ``principal.until`` (milliseconds since 1970).
+
+    A missing ``token_id`` is made. ValueError for a principal that could never be admitted.
+    """
+    if not principal.subject or not principal.organization:
+        raise ValueError("A token needs a subject and an organisation.")
+    if principal.until // 1000 <= now // 1000:
+        raise ValueError("A token must expire after now.")
+    if principal.caller is CallerClass.OPERATOR and principal.until - now > OPERATOR_MILLISECONDS:
+        raise ValueError("An operator token lives for at most 3600 seconds.")
+    if (principal.caller is CallerClass.PATIENT) != (principal.patient is not None):
+        raise ValueError("A patient token names its patient, and only a patient token does.")
+    claims = {
+        "iss": keys.issuer,
+        "aud": keys.issuer,
+        "sub": principal.subject,
+        "org": principal.organization,
+        "class": principal.caller.value,
+        "scope": principal.scopes.text,
+        "patient": principal.patient,
+        "purpose": principal.purpose,
+        "role": principal.role,
+        "jti": principal.token_id or secrets.token_urlsafe(16),
+        "iat": now // 1000,
+        "exp": principal.until // 1000,
+    }
+    given = {name: value for name, value in claims.items() if value is not None}
+    return jwt.encode(given, keys.signing_key, algorithm=_ALGORITHM, headers={"kid": keys.kid, "typ": _TYPE})
+
+
+def authenticate(keys: Keys, token: str | None, now: int) -> Principal:
+    """The Principal behind a token; Fault UNAUTHENTICATED, always with the same words, when there is none.
+
+    Revocation is not looked at here: it is read from the store with each request.
+    """
+    return Authenticator(keys, size=0).authenticate(token, now)
+
+
+class Authenticator:
+    """`authenticate` that remembers the signatures it has verified, by the hash of the whole token.
+
+    Only the arithmetic is remembered: expiry is checked each time, revocation by the gate.
+    """
+
+    def __init__(self, keys: Keys, *, size: int = 4096) -> None:
+        self._keys = keys
+        self._size = size
+        self._verified: OrderedDict[bytes, _Claims] = OrderedDict()
+
+    def authenticate(self, token: str | None, now: int) -> Principal:
+        """As the function of the same name."""
+        if not token or len(token) > _LONGEST_TOKEN or not token.isascii():
+            raise _refusal()
+        name = sha256(token.encode()).digest()
+        claims = self._verified.get(name)
+        if claims is None:
+            claims = _verify(self._keys, token)
+            self._verified[name] = claims
+            while len(self._verified) > self._size:
+                self._verified.popitem(last=False)
+        return _principal(claims, now)
+
+
+def _verify(keys: Keys, token: str) -> _Claims:
+    try:
+        header = jwt.get_unverified_header(token)
+        if header != {"alg": _ALGORITHM, "typ": _TYPE, "kid": keys.kid}:
+            raise _refusal()
+        claims: dict[str, Any] = jwt.decode(
+            token,
+            keys.verifying_key,
+            algorithms=[_ALGORITHM],
+            audience=keys.issuer,
+            issuer=keys.issuer,
+            # The times are compared with the injected clock, in `_principal`.
+            options={"require": ["exp", "iat"], "verify_exp": False, "verify_iat": False, "verify_nbf": False},
+        )
+        return msgspec.convert(claims, _Claims)
+    except (jwt.PyJWTError, msgspec.ValidationError, ValueError, TypeError):
+        raise _refusal() from None
+
+
+def _principal(claims: _Claims, now: int) -> Principal:
+    issued, until = claims.iat * 1000, claims.exp * 1000
+    good = now < until and issued <= now + LEEWAY_MILLISECONDS and claims.sub and claims.org and claims.jti
+    if claims.caller is CallerClass.OPERATOR and until - issued > OPERATOR_MILLISECONDS:
+        good = False
+    if (claims.caller is CallerClass.PATIENT) != bool(claims.patient):
+        good = False
+    if not good:
+        raise _refusal()
+    return Principal(
+        subject=claims.sub,
+        organization=claims.org,
+        caller=claims.caller,
+        scopes=Scopes(claims.scope),
+        patient=claims.patient,
+        purpose=claims.purpose,
+        role=claims.role,
+        until=until,
+        token_id=claims.jti,
+    )
+
+
+def _refusal() -> Fault:
+    return Fault(Kind.UNAUTHENTICATED, "A valid bearer token is needed.")

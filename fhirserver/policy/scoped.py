@@ -1,0 +1,340 @@
+"""`Scoped`: the store seen through one grant. Handlers and adapters get this and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from fhirserver.core.definitions import SUPPORTING_TYPES
+from fhirserver.core.errors import Fault, Kind
+from fhirserver.core.model import REFERENCE_TERM, HighWater, Key, Query, Record, Tally, parse_facts
+from fhirserver.policy import persons
+from fhirserver.policy.audit import Detail, Disclosure, Trail
+from fhirserver.policy.dossier import whole
+from fhirserver.policy.grant import Grant
+from fhirserver.policy.items import Loaded, Put
+from fhirserver.policy.principal import OPERATOR_ORGANIZATION, CallerClass, Principal
+from fhirserver.policy.view import MEMO, View, alarm
+from fhirserver.policy.vocabulary import disclosure
+from fhirserver.policy.write import Writer
+
+if TYPE_CHECKING:
+    from fhirserver.policy.gate import Gate
+
+
+MOST_NAMERS = 2000
+"""Resources looked at for one that names a Binary and is admitted; beyond them it is as if there were none."""
+
+_CLOSED = frozenset({CallerClass.THIRD_PARTY, CallerClass.PATIENT})
+
+
+class Chart(msgspec.Struct, frozen=True, kw_only=True):
+    """A chart that may be opened. ``scoped``: the store under the grant for exactly these patients. ``anchor``: the
+    Person (cut to the visible links) or the Patient it was asked for by; ``shown``: whether the grant lets the anchor
+    itself be seen (scopes or a Consent may open only other types). ``patients``: the visible ones, in link order."""
+
+    scoped: Scoped
+    anchor: Record
+    patients: tuple[str, ...]
+    shown: bool
+
+
+class Scoped(View):
+    """The store seen through one grant; made by the gate only."""
+
+    def __init__(
+        self,
+        gate: Gate,
+        principal: Principal,
+        grant: Grant,
+        *,
+        interaction: str,
+        types: frozenset[str],
+        epoch: int,
+        patients: frozenset[str] | None = frozenset(),
+    ) -> None:
+        """``types``: what the scopes let see in this interaction. ``patients``: those whose Consents the grant of a
+        third party holds (None: of everyone)."""
+        super().__init__(gate.store, principal, grant)
+        self._gate = gate
+        self._interaction = interaction
+        self._types = types
+        self._epoch = epoch
+        self._patients = patients
+        self._trail: Trail = gate.trail(principal)
+        self._seen: set[str] = set()
+        self._handed: set[tuple[str, str, int]] = set()
+
+    # -- reading one ---------------------------------------------------------------------------------------------
+
+    async def read(self, key: Key, version: int | None = None) -> Record:
+        """The current version, or version ``version``; Fault as the Answers table of `$everything` has it.
+
+        An old version needs to be admitted as it was *and* as the resource is now. A Person is cut to the links the
+        caller may follow. Third parties and patients learn nothing from a refusal, and it costs the same.
+        """
+        current = await self._store.get(key)
+        record = current if version is None else await self._store.get(key, version)
+        scoped = await self._about(_owners(current) | _owners(record) or {key.id})
+        named = await scoped._named(key, current) if key.type in disclosure().through else None
+        if (
+            current is None
+            or record is None
+            or not (all(scoped.admits(each) or (named and named._accompanies(each)) for each in (current, record)))
+        ):
+            raise await self._refusal(key, Kind.NOT_FOUND)
+        if record.deleted:
+            raise await self._refusal(key, Kind.GONE)
+        self._note([record.facts])
+        if record.body is None:
+            self._handed.add((record.type, record.id, record.version))
+        return (await scoped._cut([record]))[0] if record.type == "Person" else record
+
+    async def _named(self, key: Key, record: Record | None) -> Scoped | None:
+        """The grant under which an admitted resource names this one (a Binary, a Device without a patient): one of
+        the same custodian, or any while it is the operator's. The store is asked also where there is no such record,
+        so that a refusal costs the same."""
+        custodian = parse_facts(record.facts).custodian if record else None
+        shared = custodian == OPERATOR_ORGANIZATION
+        query = Query(terms=((f"{REFERENCE_TERM}{key}",),), bodies=False, limit=MOST_NAMERS)
+        namers: list[Record] = []
+        async for batch in self._store.scan(query):
+            namers += [each for each in batch if shared or parse_facts(each.facts).custodian == custodian]
+        scoped = await self._about(frozenset().union(*map(_owners, namers)) or {key.id})
+        return scoped if any(scoped.admits(namer) for namer in namers) else None
+
+    async def _refusal(self, key: Key, kind: Kind) -> Fault:
+        """The Fault for what the caller does not get; a refusal is recorded."""
+        caller = self.principal.caller
+        if caller not in _CLOSED and kind is Kind.GONE:
+            return Fault(kind, f"{key} has been deleted.")
+        if caller is not CallerClass.OPERATOR:
+            await self._trail.deny(self._interaction, {"resource": str(key)})
+        return forbidden() if caller in _CLOSED else Fault(Kind.NOT_FOUND, f"{key} was not found.")
+
+    def body(self, record: Record) -> AsyncIterator[bytes]:
+        """The body of a record this Scoped has given, in pieces, wherever it is kept."""
+        return self._body(record)
+
+    async def _body(self, record: Record) -> AsyncIterator[bytes]:
+        if record.body is not None:
+            yield record.body
+            return
+        if not self.admits(record) and (record.type, record.id, record.version) not in self._handed:
+            raise alarm()
+        if record.type == "Person" and self._limited:
+            for view in await self._cut([record]):
+                yield view.body or b""
+            return
+        async for piece in self._store.body(record):
+            yield piece
+
+    # -- charts --------------------------------------------------------------------------------------------------
+
+    async def chart(self, anchor: Key) -> Chart:
+        """The chart of a Person (its linked Patients) or of a Patient, for the Patients the caller may see.
+
+        It opens if one Patient does, whatever types the scopes or Consents leave; Fault as in the Answers table.
+        """
+        if anchor.type not in ("Person", "Patient"):
+            raise Fault(Kind.BAD_REQUEST, "A chart is asked for by a Person or a Patient.")
+        record = await self._store.get(anchor)
+        there = record is not None and not record.deleted
+        body = await whole(self._store, record) if record is not None and there else b""
+        linked = persons.linked_patients(body) if there and anchor.type == "Person" else (anchor.id,)
+        scoped = await self._about(linked or {anchor.id}, fresh=True)
+        open_ = await scoped._openable(linked)
+        patients = tuple(patient for patient in linked if patient in open_)
+        shown = record is not None and there and scoped.admits(record)
+        if record is None or not there or not (patients or (shown and self.principal.caller not in _CLOSED)):
+            deleted = record is not None and record.deleted and scoped.admits(record)
+            raise await self._refusal(anchor, Kind.GONE if deleted else Kind.NOT_FOUND)
+        if anchor.type == "Person":
+            record = persons.cut(record, body, open_) if self._limited else record
+        scoped._note([record.facts])
+        scoped._opened.update(patients)
+        return Chart(scoped=scoped, anchor=record, patients=patients, shown=shown)
+
+    async def linked(self, person: Key, *, as_of: int | None = None) -> tuple[str, ...]:
+        """The Patients that the Person linked right after ``as_of`` (None: links now) and whose charts the caller may
+        open, in link order; Patients that have been deleted since are among them."""
+        record = await self._store.get(person, as_of=as_of)
+        if record is None or record.deleted:
+            return ()
+        linked = persons.linked_patients(await whole(self._store, record))
+        open_ = await self._openable(linked, deleted=True)
+        return tuple(patient for patient in linked if patient in open_)
+
+    async def everyone(self) -> Scoped:
+        """For questions about a whole type: the grant over all patients whose Consents open something."""
+        if self.principal.caller is not CallerClass.THIRD_PARTY:
+            return self
+        return await self._with(None)
+
+    async def _about(self, patients: Collection[str], *, fresh: bool = False) -> Scoped:
+        """The Scoped whose grant holds the Consents of these patients; itself, unless Consents decide."""
+        if self.principal.caller is not CallerClass.THIRD_PARTY:
+            return self
+        wanted = frozenset(patients)
+        if not fresh and (self._patients is None or wanted <= self._patients):
+            return self
+        return await self._with(wanted if fresh or self._patients is None else wanted | self._patients)
+
+    async def _with(self, patients: frozenset[str] | None) -> Scoped:
+        grant = await self._gate.grant(self.principal, self._types, patients, self._epoch)
+        return Scoped(
+            self._gate,
+            self.principal,
+            grant,
+            interaction=self._interaction,
+            types=self._types,
+            epoch=self._epoch,
+            patients=patients,
+        )
+
+    # -- reading many --------------------------------------------------------------------------------------------
+
+    async def scan(self, query: Query, batch: int = 256) -> AsyncIterator[list[Record]]:
+        """As `Store.scan`, of what the grant admits; ``query.visible`` is the grant's, whatever it was."""
+        narrowed = await self._narrowed(query)
+        async for records in self._store.scan(narrowed, batch):
+            pairs = {(record.type, record.facts) for record in records}
+            self._verify(pairs)
+            # What has left a chart is told by name only, and has to be told though it is hidden now.
+            if query.as_of is not None and query.departed_since is None:
+                hidden = await self._hidden_now(records)
+                records = [record for record in records if record.key not in hidden] if hidden else records
+            if query.bodies:
+                self._note(facts for _, facts in pairs)
+                if any(type_ == "Person" for type_, _ in pairs):
+                    records = await self._cut(records)
+            if records:
+                yield records
+
+    async def count(self, query: Query) -> int:
+        """As `Store.count`, of what the grant admits."""
+        return await self._store.count(await self._narrowed(query))
+
+    async def tally(self, query: Query) -> list[Tally]:
+        """As `Store.tally`, of what the grant admits."""
+        tallies = await self._store.tally(await self._narrowed(query))
+        self._verify({(tally.type, tally.facts) for tally in tallies})
+        return tallies
+
+    async def supporting(
+        self,
+        keys: Sequence[Key],
+        *,
+        custodians: frozenset[str],
+        patients: frozenset[str],
+        as_of: int | None = None,
+        bodies: bool = True,
+    ) -> list[Record]:
+        """Those of ``keys`` that may accompany a chart, in the order of ``keys``.
+
+        The directory as the grant shows it; Binary and Device without a patient if their custodian is one of
+        ``custodians`` (those of the resources that name them) or the operator; and what is about nobody but
+        ``patients``, if the grant admits it. Never anything about somebody else.
+        """
+        wanted = [key for key in dict.fromkeys(keys) if key.type in SUPPORTING_TYPES]
+        found = {record.key: record for record in await self._fetch(wanted, as_of=as_of, bodies=bodies)}
+        hidden = await self._hidden_now(found.values())
+        given = [
+            found[key]
+            for key in wanted
+            if key in found and key not in hidden and self._supports(found[key], custodians, patients)
+        ]
+        if bodies:
+            self._handed.update((each.type, each.id, each.version) for each in given if each.body is None)
+        return given
+
+    def _supports(self, record: Record, custodians: frozenset[str], patients: frozenset[str]) -> bool:
+        facts = parse_facts(record.facts)
+        if not patients.issuperset(facts.owners):
+            return False
+        if facts.owners or record.type not in disclosure().through:
+            return self.admits(record)
+        return facts.custodian in custodians | {OPERATOR_ORGANIZATION} and self._accompanies(record)
+
+    async def high_water(self) -> HighWater:
+        """As `Store.high_water`."""
+        return await self._store.high_water()
+
+    async def seq_at(self, time: int) -> int:
+        """As `Store.seq_at`."""
+        return await self._store.seq_at(time)
+
+    # -- staying admitted, and the audit trail -------------------------------------------------------------------
+
+    async def still_admitted(self) -> None:
+        """Nothing if the caller may go on; Fault if the token has ended or was revoked, or the grant has changed."""
+        epoch = await self._gate.check(self.principal)
+        if epoch == self._epoch and self._gate.clock() < self.grant.until:
+            return
+        fresh = await self._gate.grant(self.principal, self._types, self._patients, epoch)
+        if fresh.digest != self.grant.digest:
+            await self._trail.deny(self._interaction, {"reason": "what the caller may see has changed"})
+            raise Fault(Kind.FORBIDDEN, "What you may see has changed.")
+        self.grant, self._epoch = fresh, epoch
+
+    def disclosure(
+        self, *, interaction: str, patients: Collection[str] = (), detail: Detail | None = None
+    ) -> Disclosure:
+        """The audited context of one answer; ``patients`` empty: those whose data was read."""
+        told: Mapping[str, str | int | bool | list[str]] = detail or {}
+        if self.grant.basis:
+            told = {**told, "consents": list(self.grant.basis[:100])}
+        return Disclosure(
+            self._trail, interaction=interaction, patients=patients, detail=told, seen=self._patients_seen
+        )
+
+    def _note(self, facts: Iterable[str]) -> None:
+        """Remember whose data is read, for the audit's outcome; bounded, however much is read."""
+        if len(self._seen) < MEMO:
+            self._seen.update(facts)
+
+    def _patients_seen(self) -> frozenset[str]:
+        return frozenset().union(*(parse_facts(text).owners for text in self._seen))
+
+    # -- writing -------------------------------------------------------------------------------------------------
+
+    async def write(self, puts: Sequence[Put], *, persons: bool = True) -> list[Record]:
+        """Store all of ``puts`` or none, as the caller; Records in their order. See `Writer.write`."""
+        return await self._writer().write(puts, persons=persons)
+
+    async def load(self, puts: Sequence[Put], *, persons: bool = True, trust_consents: bool = False) -> list[Loaded]:
+        """Import ``puts``, each for itself; what has not changed is left alone. See `Writer.load`."""
+        self._must_operate()
+        return await self._writer().load(puts, persons=persons, trust_consents=trust_consents)
+
+    async def delete(self, keys: Sequence[Key]) -> list[Record]:
+        """Delete all of ``keys`` or none; the tombstones in their order. See `Writer.delete`."""
+        for key in keys:
+            record = await self._store.get(key)
+            if record is None or not self.admits(record):
+                raise await self._refusal(key, Kind.NOT_FOUND)
+        return await self._writer().delete(keys)
+
+    async def provide_persons(self, patients: Sequence[str]) -> None:
+        """Make a Person for each of these Patients that no Person links."""
+        self._must_operate()
+        await self._writer().provide_persons(patients)
+
+    def _must_operate(self) -> None:
+        """Importing asks for no scopes, so it is for system work alone."""
+        if self.principal.caller is not CallerClass.OPERATOR:
+            raise Fault(Kind.FORBIDDEN, "Only the operator may import.")
+
+    def _writer(self) -> Writer:
+        return Writer(self._store, self._trail, self.principal)
+
+
+def forbidden() -> Fault:
+    """The one refusal that third parties and patients get, whatever the reason."""
+    return Fault(Kind.FORBIDDEN, "You may not see this.")
+
+
+def _owners(record: Record | None) -> frozenset[str]:
+    return frozenset() if record is None else frozenset(parse_facts(record.facts).owners)

@@ -1,0 +1,349 @@
+"""The one write path: whoever writes, by whichever door, custody is checked and every Patient gets its Person.
+
+What is checked beforehand is held to inside the commit: new keys must still be new, and guards repeat what another
+writer could have changed meanwhile. A writer that lost such a race plans again from what is there now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from fhirserver.core.errors import Conflict, Fault, Kind
+from fhirserver.core.model import Draft, Facts, Index, Key, Record, parse_facts
+from fhirserver.policy.audit import Trail
+from fhirserver.policy.custody import (
+    BELONGS,
+    INTRUDED,
+    Known,
+    Problem,
+    guards,
+    look_up,
+    members_of_others,
+    problem,
+    survey,
+)
+from fhirserver.policy.dossier import COUNTS, WIDENED
+from fhirserver.policy.grant import CONTEXTS
+from fhirserver.policy.items import Item, Loaded, Put, ready, turns
+from fhirserver.policy.plan import Plan, add_persons, decide_facts, supersede
+from fhirserver.policy.principal import OPERATOR_ORGANIZATION, CallerClass, Principal
+from fhirserver.store.port import Store
+
+__all__ = ["Loaded", "Put", "Writer"]
+
+ATTEMPTS = 5
+"""How often a write is planned again after another writer was first."""
+
+WIDENED_MARGIN = 60_000
+"""How far ahead (milliseconds) the deletion of a Consent is dated, so that no `_since` falls before its commit."""
+
+_MOST_NAMED = 100
+_Change = Literal["created", "updated", "unchanged"]
+
+
+class Writer:
+    """Writes in one caller's name, as the custodian ``principal.organization``."""
+
+    def __init__(self, store: Store, trail: Trail, principal: Principal) -> None:
+        self._store = store
+        self._trail = trail
+        self._principal = principal
+        self._organization = principal.organization
+        self._operates = principal.caller is CallerClass.OPERATOR
+
+    # -- all or nothing ------------------------------------------------------------------------------------------
+
+    async def write(self, puts: Sequence[Put], *, persons: bool) -> list[Record]:
+        """Store all of ``puts`` or none; Records in their order.
+
+        Fault FORBIDDEN (class or scopes), CONFLICT (another custodian; another writer was first),
+        PRECONDITION_FAILED (`if_version`), METHOD_NOT_ALLOWED (AuditEvent), BAD_REQUEST (a SUBSETTED view, one
+        resource twice).
+        """
+        items = [ready(put) for put in puts]
+        if len({item.key for item in items}) < len(items):
+            raise Fault(Kind.BAD_REQUEST, "One resource is written twice.")
+        if not items:
+            return []
+        for _ in range(ATTEMPTS - 1):
+            try:
+                return await self._write(items, persons=persons)
+            except Conflict:
+                continue
+        return await self._write(items, persons=persons)
+
+    async def _write(self, items: Sequence[Item], *, persons: bool) -> list[Record]:
+        known = await survey(self._store, items)
+        for item in items:
+            await self._check(item, known)
+        plan = Plan()
+        for item, facts in decide_facts(items, known, self._organization, counts=True):
+            plan.add(item, facts, known)
+        if not self._operates:
+            plan.note_unknown(items, known)
+        await supersede(plan, self._store, items)
+        if persons:
+            await add_persons(plan, self._store, plan.created, known)
+        name = "transaction" if len(items) > 1 else "update" if known.live(items[0].key) else "create"
+        records = await self._commit(plan, name, guarded=not self._operates)
+        return records[: len(items)]
+
+    async def _check(self, item: Item, known: Known) -> None:
+        found = self._forbidden(item, known) or problem(
+            item,
+            known,
+            self._custodian_for(known),
+            imported=False,
+            takes_over=self._operates,
+            refers_freely=self._operates,
+        )
+        if found is not None:
+            await self._refuse(item.key, found)
+        record = known.live(item.key)
+        current = record.version if record else 0
+        if item.put.if_version is not None and item.put.if_version != current:
+            state = f"version {current} is current" if current else "it does not exist"
+            raise Fault(Kind.PRECONDITION_FAILED, f"{item.key} is not at version {item.put.if_version}: {state}.")
+
+    def _forbidden(self, item: Item, known: Known) -> Problem | None:
+        """Why the caller may not write such a resource at all, whoever holds it."""
+        caller, type_ = self._principal.caller, item.key.type
+        if type_ == "AuditEvent":
+            return Kind.METHOD_NOT_ALLOWED, "is refused: AuditEvents are written by the server alone"
+        letter = "u" if known.live(item.key) else "c"
+        if not self._may(letter, type_):
+            return Kind.FORBIDDEN, "is refused: the token's scopes do not allow it"
+        if caller is CallerClass.THIRD_PARTY:
+            return Kind.FORBIDDEN, "is refused: a third party may not write"
+        if caller is CallerClass.PATIENT and not self._is_own_consent(item, known):
+            return Kind.FORBIDDEN, "is refused: a patient may write consents about itself, and nothing else"
+        if caller is CallerClass.MEMBER and type_ == "Person":
+            return self._person_problem(item, known)
+        return None
+
+    def _may(self, letter: str, type_: str) -> bool:
+        return type_ in self._principal.scopes.types(letter, CONTEXTS[self._principal.caller])
+
+    def _is_own_consent(self, item: Item, known: Known) -> bool:
+        patient = self._principal.patient or ""
+        before = known.facts(item.key)
+        return (
+            item.key.type == "Consent"
+            and known.live(Key("Patient", patient)) is not None
+            and item.index.owners == (patient,)
+            and (before is None or before.owners == (patient,))
+        )
+
+    def _person_problem(self, item: Item, known: Known) -> Problem | None:
+        """A member links only Patients that are there and its own."""
+        unknown = [name for name in item.index.owners if known.live(Key("Patient", name)) is None]
+        return (Kind.FORBIDDEN, f"links Patient/{unknown[0]}, which you may not see") if unknown else None
+
+    def _custodian_for(self, known: Known) -> str:
+        """In whose name custody is judged: a patient's Consent is kept by the custodian of its chart."""
+        if self._principal.caller is CallerClass.PATIENT:
+            return known.custodian(Key("Patient", self._principal.patient or "")) or self._organization
+        return self._organization
+
+    async def _refuse(self, key: Key, found: Problem) -> None:
+        kind, reason = found
+        await self._trail.deny("write", {"resource": str(key), "reason": kind.value})
+        # A plain Fault, not a Conflict: planning again would find the same.
+        raise Fault(kind, f"{reason}." if reason.startswith(str(key)) else f"{key} {reason}.")
+
+    # -- each for itself -----------------------------------------------------------------------------------------
+
+    async def load(self, puts: Sequence[Put], *, persons: bool, trust_consents: bool) -> list[Loaded]:
+        """Import ``puts``: what is permitted is stored, what has not changed is left alone, the rest is rejected with
+        its reason; answers in the order of ``puts``.
+
+        ``trust_consents``: imported Consents count. Without it they are data, and one that counts is not replaced.
+        A key that comes twice is stored twice, in order.
+        """
+        items = [ready(put) for put in puts]
+        answers: dict[int, Loaded] = {}
+        for turn in turns(items):
+            part = [items[at] for at in turn]
+            answers.update(zip(turn, await self._load(part, persons, trust_consents), strict=True))
+        return [answers[at] for at in range(len(items))]
+
+    async def _load(self, items: Sequence[Item], persons: bool, trust: bool) -> list[Loaded]:
+        for attempt in range(ATTEMPTS):
+            answers, plan = await self._sort_out(items, persons, trust, careful=attempt > 0)
+            try:
+                if plan.drafts:
+                    await self._commit(plan, "import", guarded=True)
+            except Conflict as conflict:
+                if len(items) == 1 and attempt == ATTEMPTS - 1:
+                    return [Loaded(key=items[0].key, status="rejected", reason=conflict.message)]
+                continue
+            if plan.heal:
+                await self._store.reindex(plan.heal)
+            return answers
+        # One of them keeps losing; the others shall not wait for it.
+        return [answer for item in items for answer in await self._load([item], persons, trust)]
+
+    async def _sort_out(
+        self, items: Sequence[Item], persons: bool, trust: bool, *, careful: bool
+    ) -> tuple[list[Loaded], Plan]:
+        """What becomes of each item as the store stands. ``careful``: a guard has failed, so look for whom."""
+        known = await survey(self._store, items)
+        rejected: dict[Key, str] = {}
+        for item in items:
+            reason = self._import_problem(item, known, trust)
+            if reason is None and careful and await self._intruded(item, known):
+                reason = INTRUDED
+            if reason is not None:
+                rejected[item.key] = reason
+        plan = Plan()
+        status: dict[Key, _Change] = {}
+        good = [item for item in items if item.key not in rejected]
+        for item, facts in decide_facts(good, known, self._organization, counts=trust):
+            status[item.key] = _settle(plan, item, facts, known)
+        stored = [item for item in good if status[item.key] != "unchanged"]
+        plan.note_unknown([item for item in stored if not self._links_freely(item)], known)
+        if persons:
+            await add_persons(plan, self._store, plan.created, known)
+        answers = [
+            Loaded(key=item.key, status="rejected", reason=rejected[item.key])
+            if item.key in rejected
+            else Loaded(key=item.key, status=status[item.key])
+            for item in items
+        ]
+        return answers, plan
+
+    def _import_problem(self, item: Item, known: Known, trust: bool) -> str | None:
+        found = problem(
+            item,
+            known,
+            self._organization,
+            imported=True,
+            takes_over=False,
+            refers_freely=self._links_freely(item),
+        )
+        if found is not None:
+            return found[1]
+        before, record = known.facts(item.key), known.live(item.key)
+        if trust or item.key.type != "Consent" or before is None or record is None or record.digest == item.digest:
+            return None
+        return "decides access here and is not replaced by imported data" if COUNTS in before.parties else None
+
+    def _links_freely(self, item: Item) -> bool:
+        """Only the operator says that Patients of several custodians are one human."""
+        return item.key.type == "Person" and self._organization == OPERATOR_ORGANIZATION
+
+    async def _intruded(self, item: Item, known: Known) -> bool:
+        return (
+            item.key.type == "Patient"
+            and known.live(item.key) is None
+            and await self._store.count(members_of_others(item.key.id, self._organization)) > 0
+        )
+
+    # -- deleting ------------------------------------------------------------------------------------------------
+
+    async def delete(self, keys: Sequence[Key]) -> list[Record]:
+        """Delete all of ``keys`` or none; the tombstones in their order. What is deleted already stays as it is.
+
+        Fault FORBIDDEN (class or scopes, or another custodian's), NOT_FOUND, METHOD_NOT_ALLOWED (AuditEvent).
+        """
+        for attempt in range(ATTEMPTS):
+            found = {key: await self._deletable(key) for key in dict.fromkeys(keys)}
+            plan = Plan()
+            for key, record in found.items():
+                if not record.deleted:
+                    plan.drafts.append(_tombstone(key, record))
+            try:
+                for record in found.values():
+                    if record.type == "Consent" and not record.deleted:
+                        await self._date_widening(parse_facts(record.facts))
+                stored = await self._commit(plan, "delete", guarded=False) if plan.drafts else []
+            except Conflict:
+                if attempt == ATTEMPTS - 1:
+                    raise
+                continue
+            found.update({record.key: record for record in stored})
+            return [found[key] for key in keys]
+        raise AssertionError("the last attempt returns or raises")
+
+    async def _deletable(self, key: Key) -> Record:
+        record = await self._store.get(key)
+        if record is None:
+            raise Fault(Kind.NOT_FOUND, f"{key} was not found.")
+        facts = parse_facts(record.facts)
+        found: Problem | None = None
+        if key.type == "AuditEvent":
+            found = Kind.METHOD_NOT_ALLOWED, "is refused: the audit trail only grows"
+        elif not self._may("d", key.type) or self._principal.caller is CallerClass.THIRD_PARTY:
+            found = Kind.FORBIDDEN, "is refused: the token does not allow it"
+        elif self._principal.caller is CallerClass.PATIENT:
+            own = key.type == "Consent" and facts.owners == (self._principal.patient,)
+            found = None if own else (Kind.FORBIDDEN, "is refused: a patient may delete its own consents only")
+        elif not self._operates:
+            patients = await look_up(self._store, [Key("Patient", owner) for owner in facts.owners])
+            concerned = patients.values() if key.type == "Person" else ()
+            holders = {facts.custodian, *(parse_facts(each.facts).custodian for each in concerned)}
+            found = None if holders == {self._organization} else (Kind.FORBIDDEN, BELONGS)
+        if found is not None:
+            await self._refuse(key, found)
+        return record
+
+    async def _date_widening(self, facts: Facts) -> None:
+        """A deleted Consent may have been a refusal: note, before it goes, that its patients' charts may widen."""
+        moment = (await self._store.high_water()).time + WIDENED_MARGIN
+        for owner in facts.owners:
+            entry = await self._store.ledger.get(WIDENED + owner)
+            stamp = entry.stamp if entry else None
+            await self._store.ledger.put_if(WIDENED + owner, str(moment).encode(), stamp=stamp)
+
+    # -- committing ----------------------------------------------------------------------------------------------
+
+    async def provide_persons(self, patients: Sequence[str]) -> None:
+        """Make a Person for each of these Patients that no Person links."""
+        keys = [Key(type_, patient) for patient in patients for type_ in ("Patient", "Person")]
+        known = Known(await look_up(self._store, keys))
+        custodians = {id: known.custodian(Key("Patient", id)) for id in patients}
+        plan = Plan()
+        await add_persons(plan, self._store, {id: held for id, held in custodians.items() if held}, known)
+        if plan.drafts:
+            await self._commit(plan, "update", guarded=False)
+
+    async def _commit(self, plan: Plan, interaction: str, *, guarded: bool) -> list[Record]:
+        patients = {owner for draft in plan.drafts for owner in draft.facts.owners}
+        names = [str(draft.key) for draft in plan.drafts[:_MOST_NAMED]]
+        row = self._trail.row(
+            interaction, "complete", patients=patients, detail={"count": len(plan.drafts), "resources": names}
+        )
+        held = guards(plan.unknown, plan.created, self._organization) if guarded else []
+        return await self._store.commit(plan.drafts, held, audit=(row,), epochs=plan.epochs)
+
+
+def _settle(plan: Plan, item: Item, facts: Facts, known: Known) -> _Change:
+    """Put an imported item into the plan, unless the store has it already."""
+    record, before = known.live(item.key), known.facts(item.key)
+    if record is None or before is None:
+        plan.add(item, facts, known)
+        return "created"
+    trusted = item.key.type == "Consent" and COUNTS in before.parties and COUNTS not in facts.parties
+    if record.digest == item.digest and (facts == before or trusted):
+        return "unchanged"
+    if record.digest == item.digest and item.key.type in ("Provenance", "Person"):
+        # The same bytes, better understood now that what they refer to is here.
+        plan.heal.append((record, facts, item.index))
+        return "unchanged"
+    if record.digest == item.digest and set(facts.parties) <= set(before.parties):
+        return "unchanged"
+    plan.add(item, facts, known)
+    return "updated"
+
+
+def _tombstone(key: Key, record: Record) -> Draft:
+    return Draft(
+        key=key,
+        head=b"",
+        tail=b"",
+        facts=parse_facts(record.facts),
+        index=Index(),
+        if_version=record.version,
+        deleted=True,
+    )
