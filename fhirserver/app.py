@@ -43,7 +43,7 @@ async def opened(settings: Settings, *, clock: Callable[[], int] = wall_clock) -
     await store.start()
     try:
         keys = load_keys(settings.keys_path)
-        yield Runtime(settings, keys, Gate(store, keys, clock=clock), store, clock)
+        yield Runtime(settings, keys, Gate(store, keys, clock=clock, operators=settings.operator_tokens), store, clock)
     finally:
         await store.close()
 

@@ -52,7 +52,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     shutdown_seconds: Annotated[
         int, _row("How long running requests may take to finish after SIGTERM.", ge=0, le=14)
     ] = 10
-    operator_tokens: Annotated[bool, _row("Whether `fhirserver token` issues operator tokens at all.")] = True
+    operator_tokens: Annotated[bool, _row("Whether operator tokens are issued and accepted at all.")] = True
 
     @property
     def root(self) -> str:

@@ -69,10 +69,11 @@ _OPERATION = ("", "rs")
 class Gate:
     """Admits callers to the store."""
 
-    def __init__(self, store: Store, keys: Keys, *, clock: Callable[[], int]) -> None:
-        """``clock`` gives milliseconds since 1970."""
-        self.store = store
+    def __init__(self, store: Store, keys: Keys, *, clock: Callable[[], int], operators: bool = True) -> None:
+        """``clock`` gives milliseconds since 1970; ``operators``: whether operator tokens are accepted."""
+        self._store = store
         self.clock = clock
+        self._operators = operators
         self._keys = keys
         self._authenticator = Authenticator(keys)
         self._dossiers = Dossiers(store)
@@ -85,6 +86,8 @@ class Gate:
         one resource needs no scope for that resource's own type: what is shown is decided record by record.
         """
         principal = self._authenticator.authenticate(bearer, self.clock())
+        if principal.caller is CallerClass.OPERATOR and not self._operators:
+            raise Fault(Kind.UNAUTHENTICATED, "A valid bearer token is needed.")
         epoch = await self.check(principal)
         contexts = CONTEXTS[principal.caller]
         needed, shown = _NEEDS.get(interaction, _OPERATION)
@@ -96,7 +99,7 @@ class Gate:
             await self.trail(principal).deny(interaction, {"reason": "scope", "type": type or ""})
             raise Fault(Kind.FORBIDDEN, "The token's scopes do not allow this.")
         grant = standing_grant(principal, types)
-        return Scoped(self, principal, grant, interaction=interaction, types=types, epoch=epoch)
+        return Scoped(self, self._store, principal, grant, interaction=interaction, types=types, epoch=epoch)
 
     def system(self, *, subject: str, organization: str, purpose: str) -> Scoped:
         """The grant of system work: commands, ingest. It reads everything, writes as the custodian ``organization``,
@@ -110,7 +113,8 @@ class Gate:
             until=MAX_TIME,
         )
         types = ALL.types("rs", CONTEXTS[CallerClass.OPERATOR])
-        return Scoped(self, principal, standing_grant(principal, types), interaction="system", types=types, epoch=0)
+        grant = standing_grant(principal, types)
+        return Scoped(self, self._store, principal, grant, interaction="system", types=types, epoch=0)
 
     async def issue(self, principal: Principal) -> str:
         """A signed token for ``principal``; its issuance is in the audit trail before it is handed out."""
@@ -124,22 +128,22 @@ class Gate:
     async def revoke(self, token_id: str, until: int) -> None:
         """From the next request on, the token with this `jti` (which expires at ``until``) is refused everywhere."""
         name = REVOKED + token_id
-        while await self.store.ledger.get(name) is None:
-            await self.store.ledger.put_if(name, b"1", stamp=None, expires=until + 60_000)
+        while await self._store.ledger.get(name) is None:
+            await self._store.ledger.put_if(name, b"1", stamp=None, expires=until + 60_000)
 
     async def ready(self) -> None:
         """Nothing while the store answers; Unavailable when it does not."""
-        await asyncio.gather(self.store.high_water(), self.store.get(Key("Patient", "-")))
+        await asyncio.gather(self._store.high_water(), self._store.get(Key("Patient", "-")))
 
     # -- for Scoped ----------------------------------------------------------------------------------------------
 
     def trail(self, principal: Principal) -> Trail:
         """The audit trail in this caller's name."""
-        return Trail(self.store.audit, principal, pepper=self._keys.pepper, clock=self.clock)
+        return Trail(self._store.audit, principal, pepper=self._keys.pepper, clock=self.clock)
 
     async def check(self, principal: Principal) -> int:
         """The policy epoch; Fault UNAUTHENTICATED for a token that has expired or was revoked."""
-        ledger = self.store.ledger
+        ledger = self._store.ledger
         if not principal.token_id:
             return 0
         epoch, revoked = await asyncio.gather(ledger.get(POLICY_EPOCH), ledger.get(REVOKED + principal.token_id))

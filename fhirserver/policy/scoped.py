@@ -22,6 +22,7 @@ from fhirserver.policy.write import Writer
 
 if TYPE_CHECKING:
     from fhirserver.policy.gate import Gate
+    from fhirserver.store.port import Store
 
 
 MOST_NAMERS = 2000
@@ -47,6 +48,7 @@ class Scoped(View):
     def __init__(
         self,
         gate: Gate,
+        store: Store,
         principal: Principal,
         grant: Grant,
         *,
@@ -57,7 +59,7 @@ class Scoped(View):
     ) -> None:
         """``types``: what the scopes let see in this interaction. ``patients``: those whose Consents the grant of a
         third party holds (None: of everyone)."""
-        super().__init__(gate.store, principal, grant)
+        super().__init__(store, principal, grant)
         self._gate = gate
         self._interaction = interaction
         self._types = types
@@ -186,6 +188,7 @@ class Scoped(View):
         grant = await self._gate.grant(self.principal, self._types, patients, self._epoch)
         return Scoped(
             self._gate,
+            self._store,
             self.principal,
             grant,
             interaction=self._interaction,
