@@ -1,0 +1,331 @@
+"""The store against a dict: any order of commits, deletions, races and snapshots gives what the model gives."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+from collections.abc import Coroutine
+from typing import Any, NamedTuple, TypeVar
+
+import msgspec
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from fhirserver.core.errors import Conflict
+from fhirserver.core.model import CURRENT, Clause, Draft, Guard, Key, Query, Visible, parse_facts
+from fhirserver.store.open import open_store
+from fhirserver.store.port import Store
+from tests.contract.conftest import STORES
+from tests.contract.world import Clock, derive, draft, found, gathered, tombstone
+
+T = TypeVar("T")
+PROOF = "FHIRSERVER_PROOF" in os.environ
+SETTINGS = settings(
+    max_examples=400 if PROOF else 15,
+    stateful_step_count=40 if PROOF else 20,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+
+
+class Version(NamedTuple):
+    draft: Draft
+    version: int
+    seq: int
+    ended: int
+
+
+class Model:
+    """What the port says, on a list of versions."""
+
+    def __init__(self) -> None:
+        self.versions: list[Version] = []
+
+    def at(self, seq: int) -> list[Version]:
+        return [one for one in self.versions if one.seq <= seq < one.ended]
+
+    def commit(self, drafts: list[Draft]) -> bool:
+        now = {one.draft.key: one for one in self.at(len(self.versions))}
+        for one in drafts:
+            there = now.get(one.key)
+            version = 0 if there is None or there.draft.deleted else there.version
+            if one.if_version not in (None, version):
+                return False
+        for one in drafts:
+            there, seq = now.get(one.key), len(self.versions) + 1
+            if there is not None:
+                self.versions[there.seq - 1] = there._replace(ended=seq)
+            self.versions.append(Version(one, there.version + 1 if there else 1, seq, CURRENT))
+        return True
+
+    def answer(self, query: Query) -> list[int]:
+        seq = CURRENT - 1 if query.as_of is None else query.as_of
+        answer = [one.seq for one in self.at(seq) if _matches(query, one.draft) and one.seq > query.after]
+        return answer[: query.limit]
+
+
+def _matches(query: Query, one: Draft) -> bool:
+    return (
+        not one.deleted
+        and (query.types is None or one.key.type in query.types)
+        and one.key.type not in query.not_types
+        and (query.keys is None or one.key in query.keys)
+        and (query.within is None or query.within in one.facts.compartments)
+        and set(query.beyond).isdisjoint(one.facts.compartments)
+        and all(set(group) & set(one.index.terms) for group in query.terms)
+        and (query.care is None or one.index.care is None or _overlap(query.care, one.index.care))
+        and query.visible.admits(one.key.type, one.facts)
+        and query.other_than != one.facts.custodian
+    )
+
+
+def _overlap(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    return one[0] <= other[1] and other[0] <= one[1]
+
+
+KEYS = [f"{kind}/{name}" for kind in ("Observation", "Condition") for name in "abc"]
+PATIENTS = ("p", "q", "r")
+TYPES = ("Observation", "Condition", "Unknown")
+ORGANIZATIONS = ("o1", "o2", "o3")
+LABELS = ("s|A", "s|B")
+TERMS = ("t1", "t2", "t3", "t4")
+
+
+def some(values: tuple[str, ...]) -> st.SearchStrategy[tuple[str, ...]]:
+    return st.sets(st.sampled_from(values)).map(lambda chosen: tuple(sorted(chosen)))
+
+
+def some_set(values: tuple[str, ...]) -> st.SearchStrategy[frozenset[str]]:
+    return st.frozensets(st.sampled_from(values))
+
+
+periods = st.tuples(st.integers(0, 9), st.integers(0, 9)).map(lambda ends: (min(ends), max(ends)))
+
+
+@st.composite
+def drafts(draw: st.DrawFn, keys: tuple[str, ...] = tuple(KEYS)) -> Draft:
+    reference, if_version = draw(st.sampled_from(keys)), draw(st.none() | st.integers(0, 3))
+    if draw(st.integers(0, 4)) == 0:
+        return tombstone(reference, if_version=if_version)
+    return draft(
+        reference, *draw(some(PATIENTS)), text=draw(st.sampled_from("xyz")),
+        custodian=draw(st.sampled_from(ORGANIZATIONS)), parties=draw(some(ORGANIZATIONS)),
+        owners=draw(some(PATIENTS)), labels=draw(some(LABELS)), terms=draw(some(TERMS)),
+        care=draw(st.none() | periods), if_version=if_version,
+    )  # fmt: skip
+
+
+def optional(values: st.SearchStrategy[T]) -> st.SearchStrategy[T | None]:
+    return st.none() | values
+
+
+clauses = st.builds(
+    Clause,
+    types=optional(some_set(TYPES)),
+    not_types=some_set(TYPES),
+    organization=optional(st.sampled_from(ORGANIZATIONS)),
+    custodian=optional(st.sampled_from(ORGANIZATIONS)),
+    party=optional(st.sampled_from(ORGANIZATIONS)),
+    owners=optional(some_set(PATIENTS)),
+    any_owner=optional(some_set(PATIENTS)),
+    unowned=st.booleans(),
+    without=some_set(LABELS),
+    having=optional(some_set(LABELS)),
+)
+CLAUSE_FIELDS = {
+    "types", "not_types", "organization", "custodian", "party", "owners", "any_owner", "unowned", "without", "having",
+}  # fmt: skip
+visibles = st.just(Visible((Clause(),))) | st.lists(clauses, max_size=3).map(lambda some: Visible(tuple(some)))
+queries = st.builds(
+    Query,
+    types=optional(some_set(TYPES)),
+    not_types=some_set(TYPES),
+    keys=optional(some(tuple(KEYS)).map(lambda keys: tuple(Key.parse(key) for key in keys))),
+    within=optional(st.sampled_from(PATIENTS)),
+    beyond=some(PATIENTS),
+    terms=st.lists(some(TERMS), max_size=2).map(tuple),
+    care=optional(periods),
+    visible=visibles,
+    other_than=optional(st.sampled_from(ORGANIZATIONS)),
+    after=st.integers(0, 20),
+    limit=optional(st.integers(0, 5)),
+)
+
+
+class StoreMachine(RuleBasedStateMachine):
+    """Drives one store in an event loop of its own."""
+
+    kind = "sqlite"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = asyncio.new_event_loop()
+        self.directory = tempfile.TemporaryDirectory()
+        self.clock, self.model = Clock(), Model()
+        self.store = self.opened()
+        self.snapshots: dict[int, list[tuple[Key, int]]] = {}
+
+    def opened(self) -> Store:
+        store = open_store(f"{self.kind}:///{self.directory.name}/store.db", clock=self.clock)
+        self.run(store.start())
+        return store
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        return self.loop.run_until_complete(work)
+
+    def teardown(self) -> None:
+        self.run(self.store.close())
+        self.loop.close()
+        self.directory.cleanup()
+
+    @rule(chosen=st.lists(drafts(), min_size=1, max_size=4, unique_by=lambda one: one.key))
+    def commit(self, chosen: list[Draft]) -> None:
+        try:
+            records = self.run(self.store.commit(chosen))
+        except Conflict:
+            assert not self.model.commit(chosen)
+        else:
+            assert self.model.commit(chosen)
+            assert [record.seq for record in records] == [one.seq for one in self.model.versions[-len(chosen) :]]
+            assert [record.version for record in records] == [
+                one.version for one in self.model.versions[-len(chosen) :]
+            ]
+
+    @rule(chosen=drafts(), query=queries, off=st.integers(0, 1))
+    def commit_guarded(self, chosen: Draft, query: Query, off: int) -> None:
+        wanted = len(self.model.answer(query)) + off
+        refused = ""
+        try:
+            self.run(self.store.commit([chosen], [Guard(query, wanted, "guarded")]))
+        except Conflict as conflict:
+            refused = conflict.message
+        assert (refused == "guarded") == bool(off)
+        if not off:
+            assert self.model.commit([chosen]) == (not refused)
+
+    @rule(minutes=st.integers(-5, 5))
+    def move_the_clock(self, minutes: int) -> None:
+        self.clock.now += minutes * 60_000
+
+    @rule()
+    def reopen(self) -> None:
+        self.run(self.store.close())
+        self.store = self.opened()
+
+    @rule(query=queries, back=st.integers(0, 12), batch=st.integers(1, 4))
+    def ask(self, query: Query, back: int, batch: int) -> None:
+        """The same question now and as of an earlier seq."""
+        for as_of in (None, max(0, len(self.model.versions) - back)):
+            asked = msgspec.structs.replace(query, as_of=as_of)
+            wanted = self.model.answer(asked)
+            assert [record.seq for record in self.run(found(self.store, asked, batch))] == wanted
+            assert self.run(self.store.count(asked)) == len(wanted)
+            assert sum(one.count for one in self.run(self.store.tally(asked))) == len(wanted)
+
+    @rule(within=st.sampled_from(PATIENTS), since=st.integers(0, 12), back=st.integers(0, 4))
+    def ask_for_the_departed(self, within: str, since: int, back: int) -> None:
+        as_of = max(0, len(self.model.versions) - back)
+        versions = [
+            one for one in self.model.versions if within in one.draft.facts.compartments and not one.draft.deleted
+        ]
+        before = {one.draft.key for one in versions if one.seq <= since < one.ended}
+        now = {one.draft.key for one in versions if one.seq <= as_of < one.ended}
+        last = {one.draft.key: one.seq for one in versions if one.seq <= as_of and one.draft.key in before - now}
+        wanted = sorted(last.values()) if since <= as_of else []
+        query = Query(within=within, departed_since=since, as_of=as_of)
+        if since <= as_of:
+            assert [record.seq for record in self.run(found(self.store, query, 2))] == wanted
+
+    @rule(key=st.sampled_from(KEYS).map(Key.parse), version=st.integers(1, 4), as_of=st.integers(0, 20))
+    def read(self, key: Key, version: int, as_of: int) -> None:
+        mine = [one for one in self.model.versions if one.draft.key == key]
+        for wanted, got in (
+            (next((one for one in mine if one.ended == CURRENT), None), self.store.get(key)),
+            (next((one for one in mine if one.version == version), None), self.store.get(key, version)),
+            (next((one for one in mine if one.seq <= as_of < one.ended), None), self.store.get(key, as_of=as_of)),
+        ):
+            record = self.run(got)
+            assert (record.seq if record else None) == (wanted.seq if wanted else None)
+            if record is not None and wanted is not None:
+                assert (record.ended, record.deleted) == (wanted.ended, wanted.draft.deleted)
+                assert record.body == b"" if record.deleted else (record.body or b"").endswith(wanted.draft.tail)
+
+    @precondition(lambda self: self.model.versions)
+    @invariant()
+    def the_feed_is_every_version(self) -> None:
+        records = self.run(gathered(self.store.changes(0)))
+        assert [(record.key, record.version, record.ended) for record in records] == [
+            (one.draft.key, one.version, one.ended) for one in self.model.versions
+        ]
+        assert [record.updated for record in records] == sorted(record.updated for record in records)
+
+    @rule()
+    def verify(self) -> None:
+        terms = {one.draft.key: one.draft for one in self.model.versions}
+
+        async def sentences() -> list[str]:
+            def of(record: Any, body: bytes) -> Any:
+                return terms[record.key].facts, terms[record.key].index
+
+            return [sentence async for sentence in self.store.verify(of)]
+
+        assert self.run(sentences()) == []
+
+
+def test_any_history_gives_what_the_model_gives() -> None:
+    for kind in STORES:
+        machine = type(f"{kind.title()}Machine", (StoreMachine,), {"kind": kind})
+        run_state_machine_as_test(machine, settings=SETTINGS)
+
+
+def test_no_condition_of_a_clause_is_left_out_of_this_test() -> None:
+    """A new one must come into ``clauses`` above, or a store could ignore it unnoticed."""
+    assert set(Clause.__struct_fields__) == CLAUSE_FIELDS
+
+
+async def test_what_a_grant_narrows_to_is_exactly_what_it_admits(store: Store) -> None:
+    """The same decision, once as the store's query and once as `Clause.admits`."""
+    every = [
+        draft(
+            f"{kind}/{at}-{number}", *compartments, custodian=ORGANIZATIONS[at % 3],
+            parties=ORGANIZATIONS[: (at // 3) % 3], labels=LABELS[: at % 3], owners=compartments,
+        )
+        for kind in TYPES[:2]
+        for number, compartments in enumerate([(), ("p",), ("p", "q"), ("q", "r")])
+        for at in range(9)
+    ]  # fmt: skip
+    await store.commit(every)
+    records = await found(store, Query())
+    loop = asyncio.get_running_loop()
+
+    @settings(max_examples=2000 if PROOF else 80, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(visible=visibles, within=optional(st.sampled_from(PATIENTS)), large=st.booleans())
+    def narrows(visible: Visible, within: str | None, large: bool) -> None:
+        if large:  # the sets of a platform that a hundred patients have let in
+            crowd = frozenset(f"patient-{at}" for at in range(100))
+            widened = [
+                Clause(owners=one.owners | crowd if one.owners is not None else crowd, any_owner=one.any_owner)
+                for one in visible.clauses
+            ]
+            visible = Visible(tuple(widened))
+        query = Query(visible=visible, within=within)
+        got = asyncio.run_coroutine_threadsafe(found(store, query, 10), loop).result()
+        wanted = [
+            record
+            for record in records
+            if visible.admits(record.type, parse_facts(record.facts))
+            and (within is None or within in parse_facts(record.facts).compartments)
+        ]
+        assert got == wanted
+        assert asyncio.run_coroutine_threadsafe(store.count(query), loop).result() == len(wanted)
+
+    await asyncio.to_thread(narrows)
+    assert [sentence async for sentence in store.verify(derive)] == []
