@@ -132,6 +132,15 @@ def guards(unknown: Iterable[str], created: Mapping[str, str], organization: str
     return found
 
 
+def absent(patients: Iterable[str]) -> list[Guard]:
+    """Patients that a Person links and that were not there when its links were weighed are still not there."""
+    keys = tuple(Key("Patient", patient) for patient in sorted(patients))
+    return [
+        Guard(Query(keys=keys[start : start + KEYS_AT_ONCE], bodies=False), 0, "A Patient it links has just come.")
+        for start in range(0, len(keys), KEYS_AT_ONCE)
+    ]
+
+
 def members_of_others(patient: str, custodian: str) -> Query:
     """What others than ``custodian`` hold in a Patient's chart; a Person's link alone opens nothing and is no claim."""
     return Query(within=patient, other_than=custodian, not_types=frozenset({"Person"}), limit=1, bodies=False)

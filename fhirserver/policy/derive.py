@@ -35,6 +35,9 @@ def rederive(record: Record, body: bytes) -> tuple[Facts, Index]:
     known = parse_facts(record.facts)
     index = extract(msgspec.json.decode(body))
     facts = facts_of(index, custodian=known.custodian, parties=known.parties)
+    if record.type == "Person":
+        counting = tuple(owner for owner in index.owners if owner in known.owners)
+        facts = msgspec.structs.replace(facts, owners=counting, compartments=counting)
     if record.type == "Provenance":
         owners, labels = {*known.owners, *index.owners}, {*known.labels, *index.labels}
         facts = msgspec.structs.replace(facts, owners=tuple(sorted(owners)), labels=tuple(sorted(labels)))

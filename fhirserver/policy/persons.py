@@ -102,11 +102,10 @@ def person_draft(key: Key, patient: str, custodian: str) -> Draft:
     return Draft(key=key, head=head, tail=tail, facts=facts, index=index, if_version=0)
 
 
-def serves(person: Facts, patient: str, custodian: str) -> bool:
-    """Whether this Person is the one of a Patient in that custody; a stranger's link to an id that was free is not."""
-    return patient in person.owners and (
-        person.custodian in (custodian, OPERATOR_ORGANIZATION) or custodian in person.parties
-    )
+def serves(person: Facts, custodian: str) -> bool:
+    """Whether a Person that links a Patient in that custody counts as its Person; a stranger's link to an id that was
+    free does not."""
+    return person.custodian in (custodian, OPERATOR_ORGANIZATION) or custodian in person.parties
 
 
 async def link(scoped: Scoped, person: str, patients: Sequence[str]) -> None:

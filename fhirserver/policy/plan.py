@@ -29,14 +29,18 @@ TERMS_AT_ONCE = 500
 class Plan:
     """The drafts of one commit.
 
-    ``created``: Patients that it makes, with their custodians. ``unknown``: Patients it refers to that the store does
-    not hold. ``heal``: current versions whose facts are understood better now, without a new version.
+    ``created``: Patients that it makes, with their custodians. ``left``: Patients that a Person no longer links, with
+    theirs. ``unknown``: Patients it refers to that the store does not hold; ``absent``: those of them that a Person
+    links: they must still be absent, since the link would count otherwise. ``heal``: current versions whose facts are
+    understood better now, without a new version.
     """
 
     def __init__(self) -> None:
         self.drafts: list[Draft] = []
         self.created: dict[str, str] = {}
+        self.left: dict[str, str] = {}
         self.unknown: set[str] = set()
+        self.absent: set[str] = set()
         self.heal: list[tuple[Record, Facts, Index]] = []
 
     @property
@@ -58,6 +62,17 @@ class Plan:
         )
         if record is None and item.key.type == "Patient":
             self.created[item.key.id] = facts.custodian
+        if item.key.type == "Person":
+            self.absent.update(set(item.index.owners) - set(facts.owners))
+            if record is not None:
+                self.leave(parse_facts(record.facts).owners, facts.owners, known)
+
+    def leave(self, before: Iterable[str], after: Iterable[str], known: Known) -> None:
+        """Remember the Patients that a Person linked ``before`` and does not ``after``, as far as they are there."""
+        for patient in set(before) - set(after):
+            record = known.live(Key("Patient", patient))
+            if record is not None:
+                self.left[patient] = parse_facts(record.facts).custodian
 
     def note_unknown(self, items: Iterable[Item], known: Known) -> None:
         """Remember the Patients that these items refer to and that nobody holds yet."""
@@ -102,12 +117,23 @@ def _facts(item: Item, known: Known, batch: Mapping[Key, Item], organization: st
             # Whoever gives a Consent that counts, the Patient's custodian keeps it.
             custodian = known.custodian(Key("Patient", item.index.owners[0])) or custodian
     elif item.key.type == "Person":
-        linked = [Key("Patient", patient) for patient in item.index.owners]
-        held = {known.custodian(key) or (organization if key in batch else None) for key in linked}
-        parties |= {each for each in held if each is not None}
+        held = {
+            patient: known.custodian(key) or (organization if key in batch else None)
+            for patient in item.index.owners
+            if (key := Key("Patient", patient))
+        }
+        return person_facts(item.index, custodian, {name: by for name, by in held.items() if by is not None})
     elif before is not None:
         parties |= set(before.parties)
     return facts_of(item.index, custodian=custodian, parties=parties)
+
+
+def person_facts(index: Index, custodian: str, held: Mapping[str, str]) -> Facts:
+    """The facts of a Person: only links to Patients that are there (id -> custodian) count. One to an id that is free
+    would else reach into the chart of whoever takes that id."""
+    linked = tuple(patient for patient in index.owners if patient in held)
+    facts = facts_of(index, custodian=custodian, parties=held.values())
+    return msgspec.structs.replace(facts, owners=linked, compartments=linked)
 
 
 async def add_persons(plan: Plan, store: Store, patients: Mapping[str, str], known: Known) -> None:
@@ -124,21 +150,19 @@ async def add_persons(plan: Plan, store: Store, patients: Mapping[str, str], kno
         if patient in patients
     }
     for record in await _linking(store, patients):
+        if record.key in drafted:
+            continue
         facts = parse_facts(record.facts)
-        for patient in facts.owners:
-            if (
-                patient not in patients
-                or record.key in drafted
-                or not persons.serves(facts, patient, patients[patient])
-            ):
-                continue
-            served[patient] = record.key
-            if patients[patient] not in (facts.custodian, *facts.parties):
-                draft = await _told(store, record, {*facts.parties, patients[patient]})
-                drafted[record.key] = draft
-                plan.drafts.append(draft)
+        linked = [name for name in persons.linked_patients(await whole(store, record)) if name in patients]
+        served |= {name: record.key for name in linked if persons.serves(facts, patients[name])}
+        news = {name: patients[name] for name in linked if served.get(name) == record.key and name not in facts.owners}
+        if news:
+            drafted[record.key] = draft = await _told(store, record, news)
+            plan.drafts.append(draft)
     for patient, custodian in patients.items():
         if patient not in served:
+            if patient not in plan.created:  # the survey looks for the key of a new Patient's Person, not for this one
+                known = await _with(store, known, Key("Person", patient))
             taken = drafted.keys() | {
                 key for key in known.records if key.type == "Person" and not _was_ours(known, key, patient, custodian)
             }
@@ -149,6 +173,11 @@ async def add_persons(plan: Plan, store: Store, patients: Mapping[str, str], kno
             draft = persons.person_draft(key, patient, custodian)
             drafted[key] = draft
             plan.drafts.append(draft)
+
+
+async def _with(store: Store, known: Known, key: Key) -> Known:
+    record = await store.get(key)
+    return known if record is None else Known({**known.records, key: record})
 
 
 def _was_ours(known: Known, key: Key, patient: str, custodian: str) -> bool:
@@ -168,11 +197,14 @@ async def _linking(store: Store, patients: Iterable[str]) -> list[Record]:
     return list(found.values())
 
 
-async def _told(store: Store, record: Record, parties: set[str]) -> Draft:
-    """A new version of a Person with the same content and more parties."""
-    body = b"".join([piece async for piece in store.body(record)])
+async def _told(store: Store, record: Record, news: Mapping[str, str]) -> Draft:
+    """A new version of a Person with the same content, of which the links to these Patients count from now on."""
+    body = await whole(store, record)
     head, tail = stamp.prepare(body, id=record.id)
-    facts = msgspec.structs.replace(parse_facts(record.facts), parties=tuple(sorted(parties)))
+    facts = parse_facts(record.facts)
+    linked = tuple(sorted({*facts.owners, *news}))
+    parties = tuple(sorted({*facts.parties, *news.values()}))
+    facts = msgspec.structs.replace(facts, owners=linked, compartments=linked, parties=parties)
     index = extract(msgspec.json.decode(body))
     return Draft(key=record.key, head=head, tail=tail, facts=facts, index=index, if_version=record.version)
 

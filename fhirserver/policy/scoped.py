@@ -145,7 +145,7 @@ class Scoped(View):
         record = await self._store.get(anchor)
         there = record is not None and not record.deleted
         body = await whole(self._store, record) if record is not None and there else b""
-        linked = persons.linked_patients(body) if there and anchor.type == "Person" else (anchor.id,)
+        linked = _links(record, body) if record and there and anchor.type == "Person" else (anchor.id,)
         scoped = await self._about(linked or {anchor.id}, fresh=True)
         open_ = await scoped._openable(linked)
         patients = tuple(patient for patient in linked if patient in open_)
@@ -165,7 +165,7 @@ class Scoped(View):
         record = await self._store.get(person, as_of=as_of)
         if record is None or record.deleted:
             return ()
-        linked = persons.linked_patients(await whole(self._store, record))
+        linked = _links(record, await whole(self._store, record))
         open_ = await self._openable(linked, deleted=True)
         return tuple(patient for patient in linked if patient in open_)
 
@@ -337,6 +337,12 @@ class Scoped(View):
 def forbidden() -> Fault:
     """The one refusal that third parties and patients get, whatever the reason."""
     return Fault(Kind.FORBIDDEN, "You may not see this.")
+
+
+def _links(record: Record, body: bytes) -> tuple[str, ...]:
+    """The Patients whose links count, in link order."""
+    counting = parse_facts(record.facts).owners
+    return tuple(patient for patient in persons.linked_patients(body) if patient in counting)
 
 
 def _owners(record: Record | None) -> frozenset[str]:

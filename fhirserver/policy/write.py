@@ -6,7 +6,7 @@ writer could have changed meanwhile. A writer that lost such a race plans again 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from fhirserver.core.errors import Conflict, Fault, Kind
@@ -17,6 +17,7 @@ from fhirserver.policy.custody import (
     INTRUDED,
     Known,
     Problem,
+    absent,
     guards,
     look_up,
     members_of_others,
@@ -84,7 +85,7 @@ class Writer:
             plan.note_unknown(items, known)
         await supersede(plan, self._store, items)
         if persons:
-            await add_persons(plan, self._store, plan.created, known)
+            await add_persons(plan, self._store, plan.created | plan.left, known)
         name = "transaction" if len(items) > 1 else "update" if known.live(items[0].key) else "create"
         records = await self._commit(plan, name, guarded=not self._operates)
         return records[: len(items)]
@@ -204,7 +205,7 @@ class Writer:
         stored = [item for item in good if status[item.key] != "unchanged"]
         plan.note_unknown([item for item in stored if not self._links_freely(item)], known)
         if persons:
-            await add_persons(plan, self._store, plan.created, known)
+            await add_persons(plan, self._store, plan.created | plan.left, known)
         answers = [
             Loaded(key=item.key, status="rejected", reason=rejected[item.key])
             if item.key in rejected
@@ -253,6 +254,7 @@ class Writer:
             for key, record in found.items():
                 if not record.deleted:
                     plan.drafts.append(_tombstone(key, record))
+            await self._provide_for_deleted(plan, found.values())
             try:
                 for record in found.values():
                     if record.type == "Consent" and not record.deleted:
@@ -265,6 +267,16 @@ class Writer:
             found.update({record.key: record for record in stored})
             return [found[key] for key in keys]
         raise AssertionError("the last attempt returns or raises")
+
+    async def _provide_for_deleted(self, plan: Plan, records: Iterable[Record]) -> None:
+        """A new Person for each Patient whose Person is deleted without it."""
+        people = [record for record in records if record.type == "Person" and not record.deleted]
+        if people:
+            owners = {owner for record in people for owner in parse_facts(record.facts).owners}
+            owners -= {draft.key.id for draft in plan.drafts if draft.key.type == "Patient"}
+            known = Known(await look_up(self._store, [Key("Patient", owner) for owner in sorted(owners)]))
+            plan.leave(owners, (), known)
+            await add_persons(plan, self._store, plan.left, known)
 
     async def _deletable(self, key: Key) -> Record:
         record = await self._store.get(key)
@@ -315,6 +327,7 @@ class Writer:
             interaction, "complete", patients=patients, detail={"count": len(plan.drafts), "resources": names}
         )
         held = guards(plan.unknown, plan.created, self._organization) if guarded else []
+        held += absent(plan.absent)
         return await self._store.commit(plan.drafts, held, audit=(row,), epochs=plan.epochs)
 
 
