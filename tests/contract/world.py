@@ -44,7 +44,7 @@ def draft(
     index = Index() if deleted else Index(
         compartments=held, owners=facts.owners, labels=labels, terms=terms, references=references, supports=supports,
         care=care, texts=((f"{key.type}|text", text),), spans=((f"{key.type}|length", float(len(text)), 9.0),),
-        sorts=((f"{key.type}|text", text), (f"{key.type}|length", float(len(text)))),
+        sorts=((f"{key.type}|text", text), (f"{key.type}|length", len(text))),
     )  # fmt: skip
     head = f'{{"resourceType":"{key.type}","id":"{key.id}","meta":{{'.encode()
     content = {"text": text, "terms": terms, "references": references, "supports": supports, "care": care}

@@ -245,7 +245,7 @@ def make_entries(names: dict[str, int], facts: Facts, index: Index, terms: Seque
         b"".join([number.to_bytes(8, "big", signed=True) for number in terms]),
         tuple({(names[name], text): None for name, text in index.texts}),
         tuple({(names[name], float(lo), float(hi)): None for name, lo, hi in index.spans}),
-        tuple({(names[name], value): None for name, value in index.sorts}),
+        tuple({(names[name], value if isinstance(value, str) else float(value)): None for name, value in index.sorts}),
     )
 
 
