@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callab
 
 import msgspec
 
+from fhirserver.core.definitions import RESOURCE_TYPES
 from fhirserver.core.model import Record
 
 CHUNK = 64 * 1024
@@ -38,12 +39,10 @@ def searchset(*, base: bytes, head: bytes, tail: Callable[[], bytes]) -> Shape:
     """A Bundle whose members before the entries are ``head`` (``{"resourceType":…`` without the closing brace) and
     after them ``tail()`` (each led by a comma). ``base`` is the FHIR base with a trailing slash."""
 
+    begun = {type_: b'{"fullUrl":"%b%b/' % (base, type_.encode()) for type_ in RESOURCE_TYPES}
+
     def before(record: Record) -> bytes:
-        return b'{"fullUrl":"%b%b/%b","search":{"mode":"match"},"resource":' % (
-            base,
-            record.type.encode(),
-            record.id.encode(),
-        )
+        return begun[record.type] + record.id.encode() + b'","search":{"mode":"match"},"resource":'
 
     def closing(empty: bool) -> bytes:
         # R4 forbids an empty array, so a Bundle without entries has no `entry`.
@@ -72,24 +71,22 @@ async def write(
     flushed = False
     async for batch in batches:
         for record in batch:
-            if not empty:
-                pieces.append(between)
-            empty = False
-            pieces.append(before(record))
             content = record.body
             if content is None and project is None:
+                pieces += (b"" if empty else between, before(record))
                 async for piece in body(record):
                     pieces.append(piece)
                     yield b"".join(pieces)
                     pieces, size, flushed = [], 0, True
+                pieces.append(after)
             else:
                 if content is None:
                     content = b"".join([piece async for piece in body(record)])
                 if project is not None:
                     content = project(content)
-                pieces.append(content)
+                pieces += (b"" if empty else between, before(record), content, after)
                 size += len(content)
-            pieces.append(after)
+            empty = False
             if size >= CHUNK:
                 for chunk in _cut(b"".join(pieces)):
                     yield chunk

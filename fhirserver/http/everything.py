@@ -188,7 +188,7 @@ class Answer:
     async def _counted(self, batches: AsyncIterator[list[Record]]) -> AsyncIterator[list[Record]]:
         async for batch in batches:
             self.sent += len(batch)
-            self.facts.update([record.facts for record in batch])
+            self.facts |= {record.facts for record in batch}
             yield batch
 
     def _chunks(

@@ -88,8 +88,8 @@ class View:
     async def _hidden_now(self, records: Iterable[Record]) -> frozenset[Key]:
         """Of records that a snapshot shows though they have been superseded, those whose present version the grant
         does not admit: an old version never shows what the current one hides."""
-        stale = [record.key for record in records if record.ended != CURRENT]
-        if not stale or not self._limited:
+        stale = [record.key for record in records if record.ended != CURRENT] if self._limited else []
+        if not stale:
             return frozenset()
         return frozenset(
             now.key for now in await self._fetch(stale) if not (self.admits(now) or self._accompanies(now))

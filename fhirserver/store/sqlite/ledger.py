@@ -1,5 +1,5 @@
 # ruff: noqa: S608 - every statement is our own text; values are bound
-"""The ledger in SQLite: reads on the reader threads, writes through the committer."""
+"""The ledger in SQLite: short reads, and writes through the committer."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class SqliteLedger:
 
     async def get(self, name: str) -> LedgerEntry | None:
         now = self._clock()
-        return await self._readers.run(lambda connection: _entry(connection, name, now))
+        return await self._readers.short(lambda connection: _entry(connection, name, now))
 
     async def put_if(self, name: str, value: bytes | None, *, stamp: int | None, expires: int | None = None) -> bool:
         def apply(transaction: Transaction, _: None) -> bool:

@@ -83,7 +83,7 @@ class SqliteStore:
         await asyncio.to_thread(readers.close)
 
     async def get(self, key: Key, version: int | None = None, *, as_of: int | None = None) -> Record | None:
-        return await self._readers.run(lambda connection: read.get(connection, self._texts, key, version, as_of))
+        return await self._readers.short(lambda connection: read.get(connection, self._texts, key, version, as_of))
 
     async def scan(self, query: Query, batch: int = 256) -> AsyncIterator[list[Record]]:
         steps = read.Scan(self._texts, query, batch)
@@ -91,9 +91,9 @@ class SqliteStore:
         given = 0
         try:
             while True:
-                records, done = await (ahead or self._readers.begin(steps.step))
+                records, done = await (ahead or self._readers.short(steps.step))
                 ahead = None
-                if not done and query.as_of is not None and given:
+                if not done and query.as_of is not None and given and not self._readers.at_once:
                     # A snapshot does not change, so the next batch may be read while this one is sent; only for
                     # one who has come back once: many take a single batch.
                     ahead = self._readers.begin(steps.step)
@@ -102,6 +102,7 @@ class SqliteStore:
                     yield records
                 if done:
                     return
+                await asyncio.sleep(0)  # a read at once is no suspension point, and others wait
         finally:
             if ahead is not None and not ahead.cancel():
                 ahead.add_done_callback(_forget)
@@ -153,10 +154,10 @@ class SqliteStore:
             return HighWater(last, committer.now(updated))
 
         committer = self._committer
-        return await self._readers.run(work)
+        return await self._readers.short(work)
 
     async def seq_at(self, time: int) -> int:
-        return await self._readers.run(lambda connection: seq_before(connection, time))
+        return await self._readers.short(lambda connection: seq_before(connection, time))
 
     async def changes(self, after: int) -> AsyncIterator[list[Record]]:
         steps = read.Changes(self._texts, after, _FEED_BATCH)
