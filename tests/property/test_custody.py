@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from fhirserver.core.model import Query, Record, parse_facts
 from tests.build import Resource, condition, observation, patient, person, put
+from tests.counts import examples
 from tests.served import Served, served
 
 _patients = st.sampled_from(["p1", "p2", "p3"])
@@ -40,7 +41,7 @@ async def everything(server: Served) -> list[Record]:
     return [record async for batch in scoped.scan(Query()) for record in batch]
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(_batches, _batches, st.booleans())
 async def test_no_chart_holds_what_another_organisation_brought(
     north: list[list[Resource]], south: list[list[Resource]], at_once: bool
@@ -67,7 +68,7 @@ async def test_no_chart_holds_what_another_organisation_brought(
                     assert answer.status_code == (200 if custodian == organization else 404)
 
 
-@settings(max_examples=15)
+@settings(max_examples=examples(15))
 @given(_batches, _batches)
 async def test_every_patient_has_a_person_whichever_way_it_came(
     north: list[list[Resource]], south: list[list[Resource]]

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from fhirserver.core.model import Key
 from tests.build import Resource, by, condition, load, observation, patient, person, practitioner
+from tests.counts import examples
 from tests.served import Served, served
 
 PATIENTS = ("a", "b", "stranger")
@@ -106,7 +107,7 @@ async def follow(client: httpx.AsyncClient, bundle: dict[str, Any]) -> dict[str,
     return following
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(
     st.lists(st.one_of(_observations, _conditions), max_size=12),
     st.lists(_writes, max_size=6),
