@@ -74,13 +74,17 @@ class Answer:
         at, entries = await self._cut(walk, here)
         if here.total is None and self.selection.paged:
             here = msgspec.structs.replace(here, total=await walk.count())
-        head = await self._head(walk, here, at)
+        links = await self._links(walk, here, at)
+        head = self._head(here, links)
         chunks = self._chunks(self._counted(walk.batches(at, entries) if at else _nothing()), here, head)
         headers = {
             "Content-Type": media_type if self.ndjson else f"{media_type}; charset=utf-8",
             "Vary": "Accept, Accept-Encoding, Authorization",
             **SECURITY_HEADERS,
         }
+        if self.ndjson:
+            # Lines have no place for links, so they stand where RFC 8288 puts them.
+            headers["Link"] = ", ".join(f'<{link["url"]}>; rel="{link["relation"]}"' for link in links)
         encoding = chosen_encoding(request.headers.get("accept-encoding", ""))
         if encoding:
             headers["Content-Encoding"] = encoding
@@ -142,16 +146,12 @@ class Answer:
         at = here.at or await walk.locate(START, here.offset)
         return at, self.selection.count
 
-    async def _head(self, walk: Walk, here: Page, at: Position | None) -> dict[str, object]:
+    def _head(self, here: Page, links: list[dict[str, str]]) -> dict[str, object]:
         """The Bundle's members before its entries."""
         head: dict[str, object] = {"resourceType": "Bundle", "type": "searchset", "timestamp": instant(here.time)}
         if self.selection.paged:
             head["total"] = here.total
-            head["link"] = await self._links(walk, here, at) + self._departed_link()
-        else:
-            offset = [("_offset", str(here.offset))] if here.offset else []
-            head["link"] = [_link("self", self.selection.url(self.path, offset)), *self._departed_link()]
-        return head
+        return {**head, "link": links}
 
     def _departed_link(self) -> list[dict[str, str]]:
         if self.selection.since is None:
@@ -161,17 +161,19 @@ class Answer:
         return [_link("deleted", only.url(self.path))]
 
     async def _links(self, walk: Walk, here: Page, at: Position | None) -> list[dict[str, str]]:
-        """self, first, previous, next, last in the seed's form; only those that lead somewhere."""
+        """self, first, previous, next, last in the seed's form, only those that lead somewhere; with `_since` also
+        the way to what left the chart."""
         total, count, offset = here.total or 0, self.selection.count, here.offset
         if not count:
-            return [_link("self", self.selection.url(self.path, [("_count", "0")] if count == 0 else []))]
+            place = [("_count", "0")] if count == 0 else [("_offset", str(offset))] if offset else []
+            return [_link("self", self.selection.url(self.path, place)), *self._departed_link()]
         links = [self._page_link("self", here, offset, at), self._page_link("first", here, 0, START)]
         if offset > 0:
             links.append(self._page_link("previous", here, max(0, offset - count), None))
         if at is not None and offset + count < total:
             links.append(self._page_link("next", here, offset + count, await walk.locate(at, count)))
         links.append(self._page_link("last", here, max(0, (total - 1) // count * count), None))
-        return links
+        return links + self._departed_link()
 
     def _page_link(self, relation: str, here: Page, offset: int, at: Position | None) -> dict[str, str]:
         sealed = page.seal(

@@ -196,6 +196,18 @@ async def test_ndjson_ends_with_an_outcome_that_only_a_complete_answer_has(serve
     assert str(len(ALL)) in lines[-1]["issue"][0]["diagnostics"]
 
 
+async def test_pages_of_ndjson_have_their_links_in_the_header(server: Served) -> None:
+    await small_chart(server)
+    lines: list[str] = []
+    url: str | None = "Person/p/$everything?_count=3"
+    async with server.client(headers={"Accept": "application/fhir+ndjson"}) as client:
+        while url:
+            answer = await client.get(url)
+            lines += [json.loads(line)["id"] for line in answer.text.splitlines()[:-1]]
+            url = answer.links["next"]["url"] if "next" in answer.links else None
+    assert sorted(lines) == sorted(name.split("/")[1] for name in ALL)
+
+
 @pytest.mark.parametrize("encoding", ["gzip", "zstd"])
 async def test_the_answer_is_compressed_when_asked(server: Served, encoding: str) -> None:
     await small_chart(server)
