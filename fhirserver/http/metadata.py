@@ -1,4 +1,4 @@
-"""`/metadata`: the CapabilityStatement, made from the route table and the definition tables.
+"""`/metadata`: the CapabilityStatement, made from the definition tables.
 
 Source: R4 http §3.1.0.15 (capabilities).
 """
@@ -15,15 +15,17 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 import fhirserver
-from fhirserver.core.definitions import RESOURCE_TYPES
+from fhirserver.core.definitions import RESOURCE_TYPES, search_parameters
 from fhirserver.http.respond import content_type, json_answer
 from fhirserver.http.server import Server
 
 RELEASED = "2026-11-20"
-_DEFINITIONS = {
+INTERACTIONS = ("read", "vread", "search-type")
+EVERYTHING = {
     "Patient": "http://hl7.org/fhir/OperationDefinition/Patient-everything",
     "Person": "{base}/OperationDefinition/Person-everything",
 }
+"""Types with `$everything` and the canonical of its definition. A test holds both to the route table."""
 
 
 async def metadata(request: Request, server: Server) -> ASGIApp:
@@ -65,26 +67,22 @@ def statement(base: str) -> bytes:
 
 
 def _resource(type_: str, base: str) -> dict[str, object]:
-    from fhirserver.http.routes import ROUTES
-
-    interactions = {row.interaction for row in ROUTES}
     resource: dict[str, object] = {
         "type": type_,
-        "interaction": [{"code": code} for code in ("read", "vread", "search-type") if code in interactions],
+        "interaction": [{"code": code} for code in INTERACTIONS],
         "versioning": "versioned",
         "readHistory": True,
-        "searchParam": [{"name": "_id", "type": "token"}],
+        "searchParam": [{"name": name, "type": kind} for name, kind in _parameters(type_)],
     }
-    operations = [
-        row
-        for row in ROUTES
-        if row.interaction.startswith("$") and type_ in row.path.partition("=")[2].partition("}")[0]
-    ]
-    if operations:
-        resource["operation"] = [
-            {"name": row.interaction[1:], "definition": _DEFINITIONS[type_].format(base=base)} for row in operations
-        ]
+    if type_ in EVERYTHING:
+        resource["operation"] = [{"name": "everything", "definition": EVERYTHING[type_].format(base=base)}]
     return resource
+
+
+def _parameters(type_: str) -> list[tuple[str, str]]:
+    names = ["identifier"] if "identifier" in search_parameters(type_) else []
+    names += ["link", "patient"] if type_ == "Person" else []
+    return [("_id", "token"), *((name, search_parameters(type_)[name].type) for name in names)]
 
 
 async def person_everything_definition(request: Request, server: Server) -> ASGIApp:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
 import httpx
 import pytest
 
 from fhirserver.app import wall_clock
+from fhirserver.core.validate import issues
+from fhirserver.http import metadata
 from fhirserver.http.routes import ROUTES, Row
 from tests.build import load, observation, patient
 from tests.served import Served, served
@@ -27,6 +31,18 @@ def paths(row: Row) -> list[str]:
 def test_the_table_has_public_and_protected_rows() -> None:
     assert {row.interaction for row in ROUTES if row.public} == {"health", "capabilities"}
     assert {"read", "vread", "search-type", "$everything"} <= {row.interaction for row in PROTECTED}
+
+
+def test_the_capability_statement_tells_what_the_table_has() -> None:
+    interactions = {row.interaction for row in PROTECTED if not row.interaction.startswith("$")}
+    assert interactions == set(metadata.INTERACTIONS)
+    (everything,) = [row for row in ROUTES if row.interaction == "$everything"]
+    assert set(re.findall("Person|Patient", everything.path)) == metadata.EVERYTHING.keys()
+    statement = json.loads(metadata.statement("http://x/FHIR/R4"))
+    resources = {resource["type"]: resource for resource in statement["rest"][0]["resource"]}
+    assert len(resources) == 146
+    assert {name for name, resource in resources.items() if "operation" in resource} == {"Person", "Patient"}
+    assert issues(json.dumps(statement).encode())[1] == []
 
 
 @pytest.mark.parametrize("row", PROTECTED, ids=lambda row: row.path)
