@@ -7,10 +7,12 @@ It may be interrupted anywhere; the next run completes it.
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from threading import Event as Flag
 from typing import IO, TYPE_CHECKING, Literal, TypeVar
@@ -95,8 +97,8 @@ async def ingest(
     """Store everything in ``paths`` under the custodian that ``scoped`` stands for.
 
     ``progress`` is called from another thread, about once per megabyte and batch. Raises Fault for a path that is
-    not there, a rejects file that cannot be written, and when the store fails; what is wrong inside the files is
-    rejected and reported.
+    not there, a rejects file that cannot be written or would replace something else, and when the store fails; what
+    is wrong inside the files is rejected and reported.
     """
     with (
         tempfile.TemporaryDirectory(prefix="fhirserver-ingest-", dir=options.scratch) as folder,
@@ -294,7 +296,12 @@ def _changes(occurrences: list[tuple[int, bytes]]) -> Iterator[tuple[int, bool]]
 
 
 class _Rejects:
-    """The rejects file: made when the first rejection comes, so that none is left where there are none."""
+    """The rejects file: made when the first rejection comes, so that none is left where there are none.
+
+    It is this run's alone: a run at the same time in the same folder has taken the name by a lock, and this one
+    then writes beside it. What is there already is replaced only if an earlier run left it: a slip of the pen
+    (``--rejects patients.ndjson patients.ndjson``) must not cost anybody their data.
+    """
 
     def __init__(self, path: Path) -> None:
         """Removes what an earlier run left; raises Fault if the file could not be written."""
@@ -304,9 +311,19 @@ class _Rejects:
         if not path.parent.is_dir() or path.is_dir():
             raise Fault(Kind.BAD_REQUEST, f"The file for rejects cannot be written: {path}.")
         try:
-            path.unlink(missing_ok=True)
+            self._clear()
         except OSError:
             raise Fault(Kind.BAD_REQUEST, f"The file for rejects cannot be replaced: {path}.") from None
+
+    def _clear(self) -> None:
+        if not self._path.is_file():
+            return
+        with self._path.open("rb") as earlier:
+            if earlier.read(len(_REJECTION)) not in (_REJECTION, b""):
+                reason = f"{self._path} is there and is no list of rejects; name another file for them."
+                raise Fault(Kind.BAD_REQUEST, reason)
+            if _locked(earlier):
+                self._path.unlink(missing_ok=True)
 
     @property
     def written(self) -> Path | None:
@@ -318,12 +335,37 @@ class _Rejects:
 
     def write(self, rejection: Rejection) -> None:
         if self._file is None:
-            try:
-                self._file = self._path.open("wb")
-            except OSError:
-                raise Fault(Kind.BAD_REQUEST, f"The file for rejects cannot be written: {self._path}.") from None
+            self._file = self._open()
         self._file.write(self._encode(rejection) + b"\n")
+
+    def _open(self) -> IO[bytes]:
+        """A new file; where it cannot be made, a temporary one: what is valid in the input is stored all the same."""
+        if self._path.exists() and not self._path.is_file():
+            return self._path.open("wb")  # such as /dev/null
+        beside = self._path.with_name(f"{self._path.stem}-{os.getpid()}{self._path.suffix}")
+        for path in (self._path, beside):
+            with suppress(OSError):
+                file = path.open("xb")
+                _locked(file)
+                self._path = path
+                return file
+        number, name = tempfile.mkstemp(prefix="ingest.rejects-", suffix=".ndjson")
+        self._path = Path(name)
+        return os.fdopen(number, "wb")
 
     def close(self) -> None:
         if self._file is not None:
             self._file.close()
+
+
+_REJECTION = b'{"source":'
+"""How a rejects file begins (`Rejection`)."""
+
+
+def _locked(file: IO[bytes]) -> bool:
+    """Take the file until it is closed; False when another run has it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

@@ -83,12 +83,24 @@ def find(paths: Sequence[Path | Literal["-"]], spool: Path) -> list[Source]:
 
 
 def _walk(top: Path) -> Iterator[Source]:
-    for folder, below, files in os.walk(top):
+    """What is to be taken from ``top``; links to folders are not followed (they may lead in a circle).
+
+    What cannot be looked at is given, too, so that it ends among the rejects and is not missing without a word.
+    """
+    closed: list[OSError] = []
+    for folder, below, files in os.walk(top, onerror=closed.append):
         below[:] = sorted(name for name in below if not name.startswith("."))
         for name in sorted(files):
             path = Path(folder) / name
-            if not name.startswith(".") and _TAKEN(name) and path.is_file():
-                yield Source(str(path), path, path.stat().st_size)
+            if name.startswith(".") or not _TAKEN(name):
+                continue
+            try:
+                if path.is_file():
+                    yield Source(str(path), path, path.stat().st_size)
+            except PermissionError:
+                yield Source(str(path), path, 0)
+    for error in closed:
+        yield Source(error.filename, Path(error.filename), 0)
 
 
 def _copy(name: str, stream: IO[bytes], target: Path) -> Source:
@@ -124,7 +136,8 @@ def opened(source: Source) -> Iterator[Stream]:
     try:
         file = source.path.open("rb")
     except OSError as error:
-        raise Unreadable(f"the file cannot be opened ({error.strerror})") from None
+        what = "folder" if os.path.isdir(source.path) else "file"
+        raise Unreadable(f"the {what} cannot be opened ({error.strerror})") from None
     with file:
         head = file.read(6)
         file.seek(0)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import bz2
 import gzip
 import io
 import json
 import os
+import stat
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -182,6 +184,66 @@ async def test_the_rejects_file_of_an_earlier_run_does_not_stay(store: Imports) 
 async def test_a_rejects_file_that_cannot_be_written_is_an_error_at_once(store: Imports) -> None:
     with pytest.raises(Fault, match="cannot be written"):
         await store.ingest(store.write("x.json", patient("a")), rejects=store.folder / "no" / "x.ndjson")
+
+
+async def test_no_file_but_a_list_of_rejects_is_replaced_by_one(store: Imports) -> None:
+    file = store.write("x.ndjson", b"hello", patient("a"))
+    with pytest.raises(Fault, match="no list of rejects"):
+        await store.ingest(file, rejects=file)
+    assert file.read_bytes().startswith(b"hello")
+    with pytest.raises(Fault, match="no list of rejects"):
+        await store.ingest(store.folder, rejects=file)
+    assert (await store.ingest(file, rejects=Path("/dev/null"))).rejected == 1
+    assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
+
+
+async def test_two_runs_at_once_keep_a_list_of_rejects_each(store: Imports) -> None:
+    async def run(name: str) -> Path:
+        report = await store.ingest(store.write(name, b"hello", *(patient(f"{name}{n}") for n in range(2000))))
+        assert report.rejects is not None
+        return report.rejects
+
+    one, other = await asyncio.gather(run("x.ndjson"), run("y.ndjson"))
+    told = [json.loads(line)["source"] for path in (one, other) for line in path.read_bytes().splitlines()]
+    assert sorted(Path(source).name for source in told) == ["x.ndjson", "y.ndjson"]
+
+
+async def test_what_is_valid_is_stored_though_the_rejects_cannot_be_written_there(
+    store: Imports, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = Path.open
+
+    def refuse(path: Path, mode: str = "r", *rest: Any) -> Any:
+        if mode == "xb":
+            raise PermissionError(13, "Permission denied", str(path))
+        return make(path, mode, *rest)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    report = await store.ingest(store.write("x.ndjson", patient("a"), b"hello", patient("b")))
+    assert (report.created, report.rejected) == (2, 1)
+    assert report.rejects is not None
+    assert b"x.ndjson" in report.rejects.read_bytes()
+    report.rejects.unlink()
+
+
+async def test_a_folder_that_cannot_be_looked_into_is_among_the_rejects(
+    store: Imports, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.write("in/a.json", patient("a"))
+    store.write("in/closed/b.json", patient("b"))
+    look = os.scandir
+
+    def refuse(path: Any = ".") -> Any:
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return look(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    report = await store.ingest(store.folder / "in")
+    assert (report.created, report.rejected) == (1, 1)
+    (rejection,) = store.rejections()
+    assert rejection["source"] == str(store.folder / "in" / "closed")
+    assert "folder cannot be opened" in rejection["reason"]
 
 
 async def test_a_run_that_was_interrupted_is_completed_by_the_next(store: Imports) -> None:
