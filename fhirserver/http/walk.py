@@ -8,7 +8,7 @@ server: its place is a part of the walk and the seq (for the supporting resource
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Protocol
 
 import msgspec
@@ -16,7 +16,7 @@ import msgspec
 from fhirserver.core.model import Key, Query, Record, Tally, parse_facts
 from fhirserver.core.page import Position
 from fhirserver.http.selection import Selection
-from fhirserver.policy.gate import Chart, Scoped
+from fhirserver.policy.gate import Chart
 
 OVERLAP_MILLISECONDS = 5_000
 """`_since` reaches back by this much, so that a commit in flight at a client's snapshot is never missed."""
@@ -28,6 +28,10 @@ NEVER_MEMBERS = frozenset({"AuditEvent"})
 """Reading a chart must not change the chart."""
 
 _BATCH = 256
+
+
+Naming = tuple[str, str]
+"""(facts, supports) of a member: whose resource names which supporting ones."""
 
 
 class Closures:
@@ -85,15 +89,15 @@ class Anchor(msgspec.Struct, frozen=True):
 class Members(msgspec.Struct, frozen=True):
     """The members of one Patient's compartment that no earlier Patient of the walk has, in seq order."""
 
-    scoped: Scoped
+    walk: Walk
     query: Query
 
     async def count(self) -> int:
-        return sum(tally.count for tally in await self.scoped.tally(self.query))
+        return sum(tally.count for tally in await self.walk.tally(self.query))
 
     async def scan(self, after: int, limit: int | None) -> AsyncIterator[list[Record]]:
         query = msgspec.structs.replace(self.query, after=after, limit=limit)
-        async for batch in self.scoped.scan(query, batch=_BATCH):
+        async for batch in self.walk.scoped.scan(query, batch=_BATCH):
             yield batch
 
     def place(self, record: Record) -> int:
@@ -140,21 +144,18 @@ class Walk:
         self.since = None if selection.since is None else selection.since - OVERLAP_MILLISECONDS
         self.widened = widened
         self._anchored_at_person = chart.anchor.type == "Person"
+        self._person = chart.anchor if self._anchored_at_person and chart.shown else None
         self._named: dict[Key, str] = {}
-        self.parts = self._parts(chart)
+        self._tallies: dict[Query, list[Tally]] = {}
+        self._met: set[Naming] | None = None
+        self.parts = self._parts()
 
-    def _parts(self, chart: Chart) -> list[Part]:
+    def _parts(self) -> list[Part]:
         parts: list[Part] = []
         wanted = self.selection.types
-        anchor = chart.anchor
-        if (
-            self._anchored_at_person
-            and chart.shown
-            and (wanted is None or "Person" in wanted)
-            and (self.since is None or anchor.updated >= self.since or self.widened)
-        ):
-            parts.append(Anchor(anchor))
-        parts += [Members(self.scoped, self.members(index, types=wanted)) for index in range(len(self.patients))]
+        if self._person is not None and (wanted is None or "Person" in wanted) and self._is_news(self._person):
+            parts.append(Anchor(self._person))
+        parts += [Members(self, self.members(index, types=wanted)) for index in range(len(self.patients))]
         parts.append(Supporting(self))
         return parts
 
@@ -196,19 +197,27 @@ class Walk:
     def _narrow(self, part: Part, after: int, limit: int) -> AsyncIterator[list[Record]]:
         if isinstance(part, Members):
             bare = msgspec.structs.replace(part.query, bodies=False)
-            return Members(self.scoped, bare).scan(after, limit)
+            return Members(self, bare).scan(after, limit)
         return part.scan(after, limit)
 
     async def batches(self, start: Position, entries: int | None) -> AsyncIterator[list[Record]]:
         """The entries from ``start`` on, at most ``entries``, in batches."""
         left = entries
+        # Who reads every member sees what they refer to on the way, and need not ask the store for it again.
+        whole = start == Position(0, 0) and entries is None and self.selection.types is None and self.since is None
+        met: set[Naming] = set()
         for number in range(start.part, len(self.parts)):
             if left == 0:
                 return
+            part = self.parts[number]
+            if whole and isinstance(part, Supporting):
+                self._met = met
             after = start.after if number == start.part else 0
-            async for batch in self.parts[number].scan(after, left):
+            async for batch in part.scan(after, left):
                 if left is not None:
                     left -= len(batch)
+                if whole:
+                    met.update([(record.facts, record.supports) for record in batch])
                 yield batch
 
     async def supporting_keys(self) -> list[Key]:
@@ -227,26 +236,36 @@ class Walk:
         return sorted(key for key in found if wanted is None or key.type in wanted)
 
     async def _closure(self) -> dict[Key, str]:
-        everything = await self._follow(await self._tallies(whole=True))
+        everything = await self._follow(self._met if self._met is not None else await self._namings(whole=True))
         if self.since is None:
             return {key: custodian for key, (custodian, _) in everything.items()}
-        sent = await self._follow(await self._tallies(whole=False))
+        sent = await self._follow(await self._namings(whole=False))
         return {
             key: custodian for key, (custodian, updated) in everything.items() if key in sent or updated >= self.since
         }
 
-    async def _tallies(self, *, whole: bool) -> list[Tally]:
-        tallies: list[Tally] = []
-        for index in range(len(self.patients)):
-            tallies += await self.scoped.tally(self.members(index, types=None, whole=whole))
-        return tallies
+    async def _namings(self, *, whole: bool) -> set[Naming]:
+        queries = [self.members(index, types=None, whole=whole) for index in range(len(self.patients))]
+        namings = {(tally.facts, tally.supports) for query in queries for tally in await self.tally(query)}
+        if self._person is not None and (whole or self._is_news(self._person)):
+            namings.add((self._person.facts, self._person.supports))
+        return namings
 
-    async def _follow(self, tallies: Sequence[Tally]) -> dict[Key, tuple[str, int]]:
+    def _is_news(self, person: Record) -> bool:
+        return self.since is None or person.updated >= self.since or bool(self.widened)
+
+    async def tally(self, query: Query) -> list[Tally]:
+        """`Scoped.tally`, asked once: the total and the closure need the same one."""
+        if query not in self._tallies:
+            self._tallies[query] = await self.scoped.tally(query)
+        return self._tallies[query]
+
+    async def _follow(self, namings: Iterable[Naming]) -> dict[Key, tuple[str, int]]:
         """key -> (custodian of the resource that names it, time of its last change)."""
         named: dict[str, set[Key]] = {}
-        for tally in tallies:
-            if tally.supports:
-                named.setdefault(parse_facts(tally.facts).custodian, set()).update(_keys(tally.supports))
+        for facts, supports in namings:
+            if supports:
+                named.setdefault(parse_facts(facts).custodian, set()).update(_keys(supports))
         found: dict[Key, tuple[str, int]] = {}
         for _ in range(DEPTH):
             following: dict[str, set[Key]] = {}
@@ -260,12 +279,12 @@ class Walk:
         return found
 
     async def read_supporting(self, keys: Sequence[Key]) -> list[Record]:
-        """These supporting resources with their bodies, in the order of ``keys``."""
+        """These supporting resources with their bodies, in the order of ``keys``, without what is hidden meanwhile."""
         found: dict[Key, Record] = {}
         for custodian in {self._named[key] for key in keys}:
             of_one = [key for key in keys if self._named[key] == custodian]
             found.update({record.key: record for record in await self._supporting(of_one, custodian, bodies=True)})
-        return [found[key] for key in keys]
+        return [found[key] for key in keys if key in found]
 
     async def _supporting(self, keys: Sequence[Key], custodian: str, *, bodies: bool) -> list[Record]:
         if not keys:

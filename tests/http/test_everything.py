@@ -299,6 +299,16 @@ async def test_supporting_resources_are_followed_to_depth_three_and_never_to_oth
     assert supporting == ["Device/own", "Organization/o1", "Organization/o2", "Organization/o3"]
 
 
+async def test_what_the_person_itself_names_comes_with_the_stream_and_with_the_pages(server: Served) -> None:
+    managed = person("x", "p", managingOrganization={"reference": "Organization/keeper"})
+    await load(server.gate, [organization("keeper"), patient("p"), managed])
+    whole = names((await server.get("Person/x/$everything")).json())
+    assert whole == ["Person/x", "Patient/p", "Organization/keeper"]
+    page = (await server.get("Person/x/$everything?_count=50")).json()
+    assert (names(page), page["total"]) == (whole, 3)
+    assert names((await server.get("Person/x/$everything?_type=Organization")).json()) == ["Organization/keeper"]
+
+
 async def test_audit_events_are_never_members(server: Served) -> None:
     event = {
         "resourceType": "AuditEvent",
