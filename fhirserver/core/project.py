@@ -11,7 +11,10 @@ from collections.abc import Callable
 import msgspec
 
 _SPLIT = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_SUBSETTED = b'{"system":"http://terminology.hl7.org/CodeSystem/v3-ObservationValue","code":"SUBSETTED"}'
+SUBSETTED = "SUBSETTED"
+"""The code of the tag of a view that leaves something out; what carries it cannot be written back."""
+
+_TAG = b'{"system":"http://terminology.hl7.org/CodeSystem/v3-ObservationValue","code":"SUBSETTED"}'
 _ALWAYS = frozenset({"resourceType", "id", "meta"})
 
 
@@ -36,6 +39,6 @@ def tag_subsetted(meta: bytes) -> bytes:
     """The `meta` element's bytes with the SUBSETTED tag added."""
     members = _SPLIT.decode(meta)
     tags = bytes(members["tag"]) if "tag" in members else b"[]"
-    tagged = tags[:-1] + (b"," if tags != b"[]" else b"") + _SUBSETTED + b"]"
+    tagged = tags[:-1] + (b"," if tags != b"[]" else b"") + _TAG + b"]"
     parts = [msgspec.json.encode(name) + b":" + bytes(value) for name, value in members.items() if name != "tag"]
     return b"{" + b",".join([*parts, b'"tag":' + tagged]) + b"}"

@@ -12,6 +12,7 @@ from fhirserver.core import stamp
 from fhirserver.core.errors import Fault, Kind
 from fhirserver.core.index import extract
 from fhirserver.core.model import Draft, Facts, Key, Record
+from fhirserver.core.project import SUBSETTED, tag_subsetted
 from fhirserver.core.validate import parse
 from fhirserver.policy.derive import facts_of, local_target
 from fhirserver.policy.items import Put
@@ -19,9 +20,6 @@ from fhirserver.policy.principal import OPERATOR_ORGANIZATION
 
 if TYPE_CHECKING:
     from fhirserver.policy.scoped import Scoped
-
-SUBSETTED = {"system": "http://terminology.hl7.org/CodeSystem/v3-ObservationValue", "code": "SUBSETTED"}
-"""The tag of a view that leaves something out; what carries it cannot be written back."""
 
 _DIGEST_BYTES = 16
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -62,10 +60,7 @@ def cut(record: Record, body: bytes, visible: Collection[str]) -> Record:
         members["link"] = msgspec.Raw(b"[" + b",".join(bytes(raw) for raw in kept) + b"]")
     else:
         del members["link"]
-    meta = _members(members["meta"])
-    tags = [bytes(raw) for raw in _raws(meta["tag"])] if "tag" in meta else []
-    meta["tag"] = msgspec.Raw(b"[" + b",".join([*tags, _encode(SUBSETTED)]) + b"]")
-    members["meta"] = msgspec.Raw(_object(meta))
+    members["meta"] = msgspec.Raw(tag_subsetted(bytes(members["meta"])))
     view = _object(members)
     suffix = blake2b(view, digest_size=4).digest()
     return msgspec.structs.replace(record, body=view, size=len(view), digest=record.digest + suffix)
@@ -80,7 +75,7 @@ def is_subsetted(resource: Mapping[str, Any]) -> bool:
     """Whether a resource says that it is a view with something left out."""
     meta = resource.get("meta")
     tags = meta.get("tag", []) if isinstance(meta, Mapping) else []
-    return any(tag.get("code") == SUBSETTED["code"] for tag in tags if isinstance(tag, Mapping))
+    return any(tag.get("code") == SUBSETTED for tag in tags if isinstance(tag, Mapping))
 
 
 def person_key(patient: str, taken: Collection[Key]) -> Key:
