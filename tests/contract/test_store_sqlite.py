@@ -3,8 +3,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import re
 import sqlite3
+import threading
+import time
 from pathlib import Path
 
 import msgspec
@@ -12,16 +16,20 @@ import pytest
 from hypothesis.stateful import run_state_machine_as_test
 
 from fhirserver.core.errors import Unavailable
-from fhirserver.core.model import Clause, Key, Query, Visible
+from fhirserver.core.model import AuditRow, Clause, Key, Query, Visible
 from fhirserver.store.open import open_store
 from fhirserver.store.sqlite import plan, verify, write
+from fhirserver.store.sqlite.file import StoreFile
 from fhirserver.store.sqlite.intern import Texts, delete_statement
 from fhirserver.store.sqlite.plan import compile_query
-from fhirserver.store.sqlite.schema import SCHEMA_VERSION
+from fhirserver.store.sqlite.readers import Readers
+from fhirserver.store.sqlite.schema import SCHEMA_VERSION, prepare
+from fhirserver.store.sqlite.visible import SHIFT, Admission
 from fhirserver.store.sqlite.write import INDEX_TABLES
 from tests.contract.test_store_machine import SETTINGS, StoreMachine
 from tests.contract.world import Clock, derive, draft, found, tombstone
 
+AUDIT_ROW = AuditRow(id="1", at=1, organization="o", subject="s", interaction="i", outcome="intent")
 MANY = tuple(f"t{at}" for at in range(100))
 
 
@@ -247,4 +255,159 @@ async def test_a_stalled_scan_keeps_no_lock_and_no_log(tmp_path: Path) -> None:
         busy, log, done = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     connection.close()
     assert (busy, log, done) == (0, 0, 0)
+    await store.close()
+
+
+@pytest.mark.parametrize("what", ["deleted", "its folder deleted", "replaced", "its log deleted"])
+async def test_a_store_whose_file_was_taken_away_is_unavailable_and_acknowledges_nothing(
+    tmp_path: Path, what: str
+) -> None:
+    """SQLite itself would go on with the file that no path leads to any more, and all of it would be lost."""
+    folder = tmp_path / "store"
+    folder.mkdir()
+    for name in ("store.db", "other.db"):
+        store = open_store(f"sqlite:///{folder}/{name}", clock=Clock())
+        await store.start()
+        await store.commit([draft(f"Observation/{name}", "p")])
+        if name == "store.db":
+            first = store
+        else:
+            await store.close()
+    await first.get(Key("Observation", "store.db"))  # the loop's connection is open
+    if what == "replaced":
+        (folder / "other.db").replace(folder / "store.db")
+    elif what == "its log deleted":
+        (folder / "store.db-wal").unlink()
+    else:
+        for file in folder.iterdir():
+            file.unlink()
+        if what == "its folder deleted":
+            folder.rmdir()
+    await asyncio.sleep(0.15)
+    for _ in range(2):
+        for work in (
+            first.commit([draft("Observation/new", "p")]),
+            first.get(Key("Observation", "store.db")),
+            first.count(Query()),
+            found(first, Query(within="p")),
+            first.high_water(),
+            first.ledger.get("k"),
+            first.audit.append([AUDIT_ROW]),
+        ):
+            with pytest.raises(Unavailable):
+                await asyncio.wait_for(work, 5)
+    await first.close()
+    assert (folder / "store.db").exists() == (what in ("replaced", "its log deleted"))
+
+
+async def test_closing_waits_for_a_short_read_in_another_thread(tmp_path: Path) -> None:
+    """Closing a connection under a running statement would end the process."""
+    path = str(tmp_path / "store.db")
+    prepare(path)
+    readers = Readers(StoreFile(path))
+    entered, leave = threading.Event(), threading.Event()
+
+    def work(connection: sqlite3.Connection) -> int:
+        entered.set()
+        leave.wait(5)
+        return int(connection.execute("SELECT 7").fetchone()[0])
+
+    reading = asyncio.create_task(asyncio.to_thread(lambda: asyncio.run(readers.short(work))))
+    await asyncio.to_thread(entered.wait)
+    closing = asyncio.create_task(asyncio.to_thread(readers.close))
+    await asyncio.sleep(0.05)
+    assert not closing.done()
+    leave.set()
+    assert await reading == 7
+    await closing
+    with pytest.raises(Unavailable):
+        await readers.short(work)
+
+
+async def test_two_event_loops_never_share_a_connection_at_the_same_time(tmp_path: Path) -> None:
+    """A short read of one loop must not run inside, or end, the read transaction of another."""
+    path = str(tmp_path / "store.db")
+    prepare(path)
+    readers = Readers(StoreFile(path))
+    busy: set[int] = set()
+
+    def work(connection: sqlite3.Connection) -> None:
+        assert id(connection) not in busy
+        busy.add(id(connection))
+        time.sleep(0.0005)
+        busy.discard(id(connection))
+
+    async def many() -> None:
+        for _ in range(200):
+            await readers.short(work)
+
+    await asyncio.gather(*(asyncio.to_thread(lambda: asyncio.run(many())) for _ in range(4)))
+    readers.close()
+
+
+async def test_a_file_of_another_program_keeps_every_byte(tmp_path: Path) -> None:
+    other = tmp_path / "other.db"
+    with sqlite3.connect(other) as connection:
+        connection.execute("CREATE TABLE theirs(a)")
+    connection.close()
+    before = other.read_bytes()
+    with pytest.raises(Unavailable, match="another program"):
+        await open_store(f"sqlite:///{other}", clock=Clock()).start()
+    assert other.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["other.db"]
+
+
+def test_a_decision_that_failed_is_not_remembered_as_a_refusal(connection: sqlite3.Connection) -> None:
+    admission = Admission(Visible((Clause(organization="org-1"),)), None)
+    closed = sqlite3.connect(":memory:")
+    with pytest.raises(sqlite3.OperationalError):
+        admission.decide(closed, Texts(), [1 << SHIFT | 1])
+    closed.close()
+    assert admission.decide(connection, Texts(), [1 << SHIFT | 1]) is None
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE current SET meta = x'dc' WHERE seq = 100",
+        "UPDATE entries SET packed = x'92c101' WHERE seq = 100",
+        "DELETE FROM facts",
+        "DELETE FROM types",
+        "UPDATE facts SET text = CAST(x'ff' AS TEXT)",
+    ],
+)
+async def test_damage_is_unavailable_to_a_request_and_a_sentence_to_who_checks(file: Path, damage: str) -> None:
+    with sqlite3.connect(file) as connection:
+        connection.execute(damage)
+    connection.close()
+    store = open_store(f"sqlite:///{file}", clock=Clock())
+    await store.start()
+    for work in (
+        store.get(Key("Observation", "9")),
+        found(store, Query()),
+        found(store, Query(within="p1"), 1000),
+        store.tally(Query()),
+        store.commit([draft(f"Observation/{at}", "p") for at in range(30)]),
+    ):
+        with contextlib.suppress(Unavailable):
+            await work
+    assert [sentence async for sentence in store.verify(derive)] != []
+    await store.close()
+
+
+async def test_what_was_staged_for_a_request_that_was_cancelled_goes_away(tmp_path: Path) -> None:
+    store = open_store(f"sqlite:///{tmp_path}/store.db", clock=Clock())
+    await store.start()
+    large = draft("Binary/a", text="x" * 30_000_000)
+    commit = asyncio.create_task(store.commit([large]))
+    with sqlite3.connect(tmp_path / "store.db") as connection:
+        while connection.execute("SELECT count(*) FROM chunks").fetchone()[0] < 20:  # noqa: ASYNC110 - no event tells
+            await asyncio.sleep(0.001)
+        commit.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await commit
+        assert connection.execute("SELECT count(*) FROM chunks").fetchone()[0] == 0
+        assert connection.execute("SELECT count(*) FROM blobs").fetchone()[0] == 0
+    connection.close()
+    assert await store.count(Query()) == 0
     await store.close()

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 import msgspec
 
 from fhirserver.core.model import AuditRow
+from fhirserver.store.sqlite.codec import understood
 from fhirserver.store.sqlite.committer import Committer, Job
 from fhirserver.store.sqlite.readers import Readers
 from fhirserver.store.sqlite.write import Transaction
@@ -37,7 +38,7 @@ class SqliteAudit:
         while True:
             rows = await self._readers.run(lambda connection: _page(connection, organization, patient, since, after))  # noqa: B023 - awaited at once
             if rows:
-                yield [_decode(row) for _, row in rows]
+                yield [understood(_decode, row) for _, row in rows]
                 after = rows[-1][0]
             if len(rows) < _BATCH:
                 return

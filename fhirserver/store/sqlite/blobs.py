@@ -29,13 +29,17 @@ async def stage(committer: Committer, draft: Draft, *, now: int) -> int:
     parts = [(at, draft.head[at * CHUNK : (at + 1) * CHUNK]) for at in range(-(-len(draft.head) // CHUNK))]
     tail = draft.tail
     parts += [(STAMP_PART + 1 + at, tail[at * CHUNK : (at + 1) * CHUNK]) for at in range(-(-len(tail) // CHUNK))]
-    for at in range(0, len(parts), _STAGED_AT_ONCE):
-        rows = [(blob, part, data) for part, data in parts[at : at + _STAGED_AT_ONCE]]
+    try:
+        for at in range(0, len(parts), _STAGED_AT_ONCE):
+            rows = [(blob, part, data) for part, data in parts[at : at + _STAGED_AT_ONCE]]
 
-        def add(transaction: Transaction, _: None, rows: list[tuple[int, int, bytes]] = rows) -> None:
-            transaction.connection.executemany("INSERT INTO chunks VALUES (?, ?, ?)", rows)
+            def add(transaction: Transaction, _: None, rows: list[tuple[int, int, bytes]] = rows) -> None:
+                transaction.connection.executemany("INSERT INTO chunks VALUES (?, ?, ?)", rows)
 
-        await committer.submit(Job(add))
+            await committer.submit(Job(add))
+    except BaseException:
+        await discard(committer, [blob])
+        raise
     return blob
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import sqlite3
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from hashlib import blake2b
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import msgspec
+
+T = TypeVar("T")
 
 Meta = tuple[int, str, int, int, int, int, bool, int, int, bytes, int, int]
 """type id, id, version, seq, ended, updated, deleted, facts id, supports id, digest, size, blob id (0: in line)."""
@@ -51,14 +54,22 @@ def hash_term(text: str) -> Term:
     return Term(int.from_bytes(raw, "big", signed=True), raw)
 
 
+def understood(decode: Callable[[bytes], T], data: bytes) -> T:
+    """What was written by us, decoded; what cannot be decoded is damage like any other, and no fault of the caller."""
+    try:
+        return decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise sqlite3.DatabaseError("a packed value is damaged") from error
+
+
 def unpack_metas(count: int, packed: bytes) -> list[Meta]:
     """``count`` packed Metas, concatenated by SQL."""
-    return _metas(b"\xdd" + count.to_bytes(4, "big") + packed)
+    return understood(_metas, b"\xdd" + count.to_bytes(4, "big") + packed)
 
 
 def unpack_entries(count: int, packed: bytes) -> list[tuple[int, Entries]]:
     """``count`` packed (seq, Entries) pairs, concatenated by SQL."""
-    return _entries(b"\xdd" + count.to_bytes(4, "big") + packed)
+    return understood(_entries, b"\xdd" + count.to_bytes(4, "big") + packed)
 
 
 def joined(values: Iterable[int]) -> str:

@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import queue
 import random
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from fhirserver.core.errors import Unavailable
+from fhirserver.store.sqlite.file import StoreFile
 from fhirserver.store.sqlite.intern import Interner
-from fhirserver.store.sqlite.schema import connect
 from fhirserver.store.sqlite.write import Transaction
 
 T = TypeVar("T")
@@ -67,18 +67,17 @@ class Job(Generic[T]):
 class Committer:
     """Takes jobs from any event loop; `close` finishes those that were submitted."""
 
-    def __init__(self, path: str, *, clock: Callable[[], int]) -> None:
-        self._path = path
+    def __init__(self, file: StoreFile, *, clock: Callable[[], int]) -> None:
+        self._file = file
         self._clock = clock
         self._queue: queue.SimpleQueue[Job[Any] | None] = queue.SimpleQueue()
         self._floor = 0
         self._lock = threading.Lock()
         self._closed = False
-        self._connection = connect(path, cache_mb=128, read_only=False)
+        self._connection = file.connect(cache_mb=128, read_only=False)
         self._connection.execute("PRAGMA busy_timeout = 0")  # waited for by `_begin`, more fairly
         self._connection.execute("PRAGMA wal_autocheckpoint = 0")
         self._connection.execute("PRAGMA journal_size_limit = 0")  # so that the log's file is as long as the log
-        self._log = Path(path + "-wal")
         self._copying: threading.Thread | None = None
         self._interner = Interner()
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
@@ -130,7 +129,8 @@ class Committer:
                 weight += job.weight
             self._commit(jobs)
             _deliver(jobs)
-            self._checkpoint()
+            with contextlib.suppress(OSError, RuntimeError):  # no log to look at, no thread to be had: the next time
+                self._checkpoint()
             dirty = True
         if self._copying is not None:
             self._copying.join()
@@ -146,8 +146,8 @@ class Committer:
                 self._copying = None
                 with contextlib.suppress(sqlite3.Error):
                     self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-        elif self._log.stat().st_size > CHECKPOINT_BYTES:
-            self._copying = threading.Thread(target=_copy_log, args=(self._path,), name="store-checkpoint", daemon=True)
+        elif os.stat(self._file.log).st_size > CHECKPOINT_BYTES:
+            self._copying = threading.Thread(target=_copy_log, args=(self._file,), name="store-checkpoint", daemon=True)
             self._copying.start()
 
     def _tidy(self) -> None:
@@ -167,6 +167,7 @@ class Committer:
         if not ready:
             return
         try:
+            self._file.check()
             self._begin()
             transaction = Transaction(self._connection, self._interner, self.now(0))
             for job in ready:
@@ -221,9 +222,9 @@ def _public(error: Exception) -> Exception:
     return error
 
 
-def _copy_log(path: str) -> None:
-    with contextlib.suppress(sqlite3.Error):  # the next checkpoint makes up for it
-        connection = connect(path, cache_mb=1, read_only=False)
+def _copy_log(file: StoreFile) -> None:
+    with contextlib.suppress(sqlite3.Error, Unavailable):  # the next checkpoint makes up for it
+        connection = file.connect(cache_mb=1, read_only=False)
         try:
             connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         finally:

@@ -50,7 +50,10 @@ def build(connection: sqlite3.Connection, texts: Texts, metas: Sequence[Meta], b
         types = texts.load(connection, "types", (meta[0] for meta in metas))
         facts = texts.load(connection, "facts", (meta[7] for meta in metas))
         supports = texts.load(connection, "supports", (meta[8] for meta in metas))
+    try:
         return _build(types, facts, supports, metas, bodies)
+    except KeyError as error:
+        raise sqlite3.DatabaseError("a version speaks of a text that is not there") from error
 
 
 def _build(
@@ -263,6 +266,8 @@ def _add_groups(
         for column, table in enumerate(("types", "facts", "supports"))
     )
     for t, f, s, n in rows:
+        if t not in types or f not in facts or s not in supports:
+            raise sqlite3.DatabaseError("a version speaks of a text that is not there")
         totals[types[t], facts[f], supports[s]] += n
 
 

@@ -17,7 +17,7 @@ from time import perf_counter
 from typing import TypeVar
 
 from fhirserver.core.errors import Unavailable
-from fhirserver.store.sqlite.schema import connect
+from fhirserver.store.sqlite.file import StoreFile
 
 T = TypeVar("T")
 
@@ -28,11 +28,12 @@ COLD_READS = 64
 class Readers:
     """The loop's own connection, and a few threads with one each."""
 
-    def __init__(self, path: str, *, threads: int = 4) -> None:
-        self._path = path
+    def __init__(self, file: StoreFile, *, threads: int = 4) -> None:
+        self._file = file
         self._local = threading.local()
         self._connections: list[sqlite3.Connection] = []
         self._own: sqlite3.Connection | None = None
+        self._own_lock = threading.Lock()  # held while it reads: another event loop, or `close`, keeps away
         self._cold = 0
         self._lock = threading.Lock()
         self._closed = False
@@ -48,16 +49,20 @@ class Readers:
         if self._cold:
             self._cold -= 1
             return await self.run(work)
+        if not self._own_lock.acquire(blocking=False):
+            return await self.run(work)
         began = perf_counter()
         try:
             return work(self._connection_of_the_loop())
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)  # Python's own have none (undecodable text)
+            if code & 0xFF not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
                 raise Unavailable from error
             self._cold = COLD_READS
         except sqlite3.Error as error:
             raise Unavailable from error
         finally:
+            self._own_lock.release()
             if perf_counter() - began > SLOW_SECONDS:
                 self._cold = COLD_READS
         return await self.run(work)  # where waiting for a lock holds nobody up
@@ -76,18 +81,18 @@ class Readers:
     def _connection_of_the_loop(self) -> sqlite3.Connection:
         if self._closed:
             raise Unavailable("The store is closed.")
+        self._file.check_now_and_then()
         if self._own is None:
-            self._own = connect(self._path, cache_mb=16, read_only=True)
+            self._own = self._file.connect(cache_mb=16, read_only=True)
             self._own.execute("PRAGMA busy_timeout = 0")
-            with self._lock:
-                self._connections.append(self._own)
         return self._own
 
     def _call(self, work: Callable[[sqlite3.Connection], T]) -> T:
         try:
+            self._file.check_now_and_then()
             connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
             if connection is None:
-                connection = connect(self._path, cache_mb=16, read_only=True)
+                connection = self._file.connect(cache_mb=16, read_only=True)
                 self._local.connection = connection
                 with self._lock:
                     self._connections.append(connection)
@@ -97,7 +102,11 @@ class Readers:
 
     def close(self) -> None:
         """End the threads; blocks until running work is done."""
-        self._closed = True
+        with self._own_lock:
+            self._closed = True
+            if self._own is not None:
+                self._own.close()
+                self._own = None
         self._pool.shutdown(wait=True, cancel_futures=True)
         with self._lock:
             while self._connections:

@@ -141,10 +141,17 @@ def prepare(path: str) -> None:
         raise Unavailable("The store's file cannot be opened or created.") from error
     try:
         connection.execute(f"PRAGMA page_size = {PAGE_SIZE}")
+        connection.execute("BEGIN")  # a look before the first write: a refused file keeps every byte
+        try:
+            _is_ours(connection)
+        finally:
+            if connection.in_transaction:
+                connection.execute("COMMIT")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("BEGIN IMMEDIATE")  # of two processes that start together one creates
         try:
-            _create_or_check(connection)
+            if not _is_ours(connection):
+                _create(connection)
             connection.execute("COMMIT")
         except BaseException:
             if connection.in_transaction:
@@ -158,7 +165,8 @@ def prepare(path: str) -> None:
         connection.close()
 
 
-def _create_or_check(connection: sqlite3.Connection) -> None:
+def _is_ours(connection: sqlite3.Connection) -> bool:
+    """False: there is nothing yet. Unavailable if it is another program's, or of another schema version."""
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if application == _APPLICATION:
@@ -167,9 +175,13 @@ def _create_or_check(connection: sqlite3.Connection) -> None:
                 f"The store has schema version {version}; this server knows version {SCHEMA_VERSION}. "
                 "Use the server version that wrote it, or a later one."
             )
-        return
+        return True
     if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
         raise Unavailable("The store's file is a database of another program.")
+    return False
+
+
+def _create(connection: sqlite3.Connection) -> None:
     for statement in split(_TABLES):
         connection.execute(statement)
     connection.execute(f"PRAGMA application_id = {_APPLICATION}")

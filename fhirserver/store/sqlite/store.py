@@ -23,6 +23,7 @@ from fhirserver.store.sqlite import read, schema, verify
 from fhirserver.store.sqlite.audit import SqliteAudit, insert
 from fhirserver.store.sqlite.blobs import INLINE_BOUND, discard, stage, sweep
 from fhirserver.store.sqlite.committer import Committer, Job
+from fhirserver.store.sqlite.file import StoreFile
 from fhirserver.store.sqlite.intern import Texts
 from fhirserver.store.sqlite.ledger import SqliteLedger, increment
 from fhirserver.store.sqlite.plan import seq_before
@@ -66,13 +67,15 @@ class SqliteStore:
         if self._parts is not None:
             return
         await asyncio.to_thread(schema.prepare, self._path)
+        file = StoreFile(self._path)
         try:
-            readers, committer = Readers(self._path), Committer(self._path, clock=self._clock)
+            readers, committer = Readers(file), Committer(file, clock=self._clock)
         except sqlite3.Error as error:
             raise Unavailable from error
         ledger = SqliteLedger(readers, committer, clock=self._clock)
         self._parts = (readers, committer, ledger, SqliteAudit(readers, committer))
         await committer.submit(Job(lambda transaction, _: sweep(transaction)))
+        file.settle()
 
     async def close(self) -> None:
         if self._parts is None:
@@ -142,7 +145,7 @@ class SqliteStore:
                 apply, lambda: [prepare(draft, staged.get(at, 0)) for at, draft in enumerate(kept)], max(1, len(kept))
             )
             return await committer.submit(job)
-        except Exception:
+        except BaseException:  # a cancelled request leaves nothing either; what was published meanwhile stays
             if staged:
                 await discard(committer, list(staged.values()))
             raise
@@ -193,6 +196,15 @@ class SqliteStore:
     async def verify(self, derive: Callable[[Record, bytes], tuple[Facts, Index]]) -> AsyncIterator[str]:
         for sentence in await self._readers.run(verify.structure):
             yield sentence
+        try:
+            async for sentence in self._verify_content(derive):
+                yield sentence
+        except Unavailable as fault:
+            if not verify.is_damage(fault.__cause__):
+                raise
+            yield "The other versions cannot be read: the file is damaged."
+
+    async def _verify_content(self, derive: Callable[[Record, bytes], tuple[Facts, Index]]) -> AsyncIterator[str]:
         steps, done = read.Changes(self._texts, 0, _FEED_BATCH, bodies=False), False
         while not done:
             records, done = await self._readers.run(steps.step)

@@ -83,14 +83,25 @@ _CHECKS = (
 def structure(connection: sqlite3.Connection) -> list[str]:
     """What can be seen without deriving anything: versions, commits, index rows against what was written."""
     found: list[str] = []
-    with reading(connection):
-        for sentence, query in _CHECKS:
-            rows = connection.execute(f"{query} LIMIT {_SHOWN}").fetchall()
-            found += [sentence.format(row[0]) for row in rows]
-        found += _index_rows(connection)
-        if connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
-            found.append("SQLite reports the file as damaged.")
+    try:
+        with reading(connection):
+            if connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
+                found.append("SQLite reports the file as damaged.")
+            for sentence, query in _CHECKS:
+                rows = connection.execute(f"{query} LIMIT {_SHOWN}").fetchall()
+                found += [sentence.format(row[0]) for row in rows]
+            found += _index_rows(connection)
+    except sqlite3.Error as error:
+        if not is_damage(error):
+            raise
+        found.append("Versions or index rows cannot be read: the file is damaged.")
     return found
+
+
+def is_damage(error: BaseException | None) -> bool:
+    """Whether the file's content is the reason, and not that it cannot be reached now."""
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)  # none: we or Python found it undecodable
+    return isinstance(error, sqlite3.DatabaseError) and code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def _index_rows(connection: sqlite3.Connection) -> Iterable[str]:

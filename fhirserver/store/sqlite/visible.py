@@ -42,8 +42,9 @@ class Admission:
             if len(memo) > _MEMO:
                 memo.clear()
                 unknown = list(pairs)
+            open_ = self._ask(connection, texts, unknown)  # may fail: nothing is remembered before
             memo.update(dict.fromkeys(unknown, False))
-            memo.update(dict.fromkeys(self._ask(connection, texts, unknown), True))
+            memo.update(dict.fromkeys(open_, True))
         admitted = [pair for pair in pairs if memo[pair]]
         return None if len(admitted) == len(pairs) else admitted
 
