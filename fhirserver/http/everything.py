@@ -171,7 +171,9 @@ class Answer:
         if offset > 0:
             links.append(self._page_link("previous", here, max(0, offset - count), None))
         if at is not None and offset + count < total:
-            links.append(self._page_link("next", here, offset + count, await walk.locate(at, count)))
+            following = await walk.locate(at, count)
+            if following is not None:
+                links.append(self._page_link("next", here, offset + count, following))
         links.append(self._page_link("last", here, max(0, (total - 1) // count * count), None))
         return links + self._departed_link()
 

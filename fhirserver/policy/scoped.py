@@ -201,20 +201,33 @@ class Scoped(View):
 
     async def scan(self, query: Query, batch: int = 256) -> AsyncIterator[list[Record]]:
         """As `Store.scan`, of what the grant admits; ``query.visible`` is the grant's, whatever it was."""
-        narrowed = await self._narrowed(query)
-        async for records in self._store.scan(narrowed, batch):
-            pairs = {(record.type, record.facts) for record in records}
-            self._verify(pairs)
-            # What has left a chart is told by name only, and has to be told though it is hidden now.
-            if query.as_of is not None and query.departed_since is None:
-                hidden = await self._hidden_now(records)
-                records = [record for record in records if record.key not in hidden] if hidden else records
-            if query.bodies:
-                self._note(facts for _, facts in pairs)
-                if any(type_ == "Person" for type_, _ in pairs):
-                    records = await self._cut(records)
-            if records:
-                yield records
+        query = await self._narrowed(query)
+        while True:
+            withheld, last = 0, query.after
+            async for records in self._store.scan(query, batch):
+                last = records[-1].seq
+                shown = await self._shown(records, query)
+                withheld += len(records) - len(shown)
+                if shown:
+                    yield shown
+            if not withheld or query.limit is None:
+                return
+            # What is withheld takes nobody's place: as many come from behind it.
+            query = msgspec.structs.replace(query, after=last, limit=withheld)
+
+    async def _shown(self, records: list[Record], query: Query) -> list[Record]:
+        """Records of a narrowed query as the caller gets them: verified, without what is hidden now, Persons cut."""
+        pairs = {(record.type, record.facts) for record in records}
+        self._verify(pairs)
+        # What has left a chart is told by name only, and has to be told though it is hidden now.
+        if query.as_of is not None and query.departed_since is None:
+            hidden = await self._hidden_now(records)
+            records = [record for record in records if record.key not in hidden] if hidden else records
+        if query.bodies:
+            self._note(record.facts for record in records)
+            if any(type_ == "Person" for type_, _ in pairs):
+                records = await self._cut(records)
+        return records
 
     async def count(self, query: Query) -> int:
         """As `Store.count`, of what the grant admits."""

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterable, Sequence
 
@@ -91,9 +92,11 @@ class View:
         stale = [record.key for record in records if record.ended != CURRENT] if self._limited else []
         if not stale:
             return frozenset()
-        return frozenset(
-            now.key for now in await self._fetch(stale) if not (self.admits(now) or self._accompanies(now))
-        )
+        present = {now.key: now for now in await self._fetch(stale)}
+        # A tombstone stands for what was deleted: its facts are those of the last version.
+        deleted = await asyncio.gather(*(self._store.get(key) for key in stale if key not in present))
+        present.update({now.key: now for now in deleted if now is not None})
+        return frozenset(key for key, now in present.items() if not (self.admits(now) or self._accompanies(now)))
 
     async def _cut(self, records: list[Record]) -> list[Record]:
         """The records with every Person among them cut to the links the grant opens."""

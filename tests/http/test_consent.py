@@ -8,7 +8,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -263,3 +263,80 @@ async def test_type_level_search_shows_what_is_open_and_has_no_total(world: Serv
     bundle = (await world.get("Person?link=Patient/n", token)).json()
     assert "Person/one" in names(bundle)
     assert "total" not in bundle
+
+
+RESTRICTED = {
+    "meta": {"security": [{"system": "http://terminology.hl7.org/CodeSystem/v3-Confidentiality", "code": "R"}]}
+}
+
+
+async def pages(server: Served, token: str, path: str, *, meanwhile: Callable[[], Awaitable[None]]) -> list[str]:
+    """The entries of all pages; ``meanwhile`` happens after the first."""
+    found: list[str] = []
+    async with server.client(token) as client:
+        following: str | None = path
+        while following:
+            answer = await client.get(following)
+            assert answer.status_code == 200, answer.text
+            if not found:
+                await meanwhile()
+            found += names(answer.json())
+            following = links(answer.json()).get("next")
+    return found
+
+
+async def test_what_is_hidden_during_a_walk_takes_nothing_else_out_of_its_pages(server: Served) -> None:
+    resources = [patient("a"), patient("b"), *(observation(f"a{n}", "a") for n in range(9)), observation("b0", "b")]
+    await load(server.gate, [organization("app"), *resources, person("x", "a", "b")])
+    await grant(server, "a", "b", types=["Observation"])
+    token = server.token("third-party", org="app")
+
+    async def relabel() -> None:
+        await load(server.gate, [observation("a4", "a", **RESTRICTED)])
+
+    left = [f"Observation/{name}" for name in ("a0", "a1", "a2", "a3", "a5", "a6", "a7", "a8", "b0")]
+    assert await pages(server, token, "Person/x/$everything?_count=3", meanwhile=relabel) == left
+    await load(server.gate, [observation("a4", "a")])
+    assert await pages(server, token, "Observation?_count=3", meanwhile=relabel) == [
+        *(f"Observation/a{n}" for n in range(4)),
+        *(f"Observation/a{n}" for n in range(5, 9)),
+        "Observation/b0",
+    ]
+
+
+async def test_a_snapshot_does_not_show_what_was_hidden_and_then_deleted(server: Served) -> None:
+    await load(server.gate, [organization("app"), patient("a"), *(observation(f"a{n}", "a") for n in range(6))])
+    await grant(server, "a", types=["Observation"])
+    token = server.token("third-party", org="app")
+
+    async def relabel_and_delete() -> None:
+        await load(server.gate, [observation("a3", "a", **RESTRICTED)])
+        scoped = server.gate.system(subject="test", organization="operator", purpose="test")
+        await scoped.delete([Key("Observation", "a3"), Key("Observation", "a5")])
+
+    found = await pages(server, token, "Patient/a/$everything?_count=2", meanwhile=relabel_and_delete)
+    # a5 was merely deleted: the snapshot of the walk still has it.
+    assert found == [f"Observation/a{n}" for n in (0, 1, 2, 4, 5)]
+
+
+async def test_a_binary_that_is_hidden_during_a_walk_is_left_out_of_its_page(server: Served) -> None:
+    def document(id: str) -> dict[str, Any]:
+        content = [{"attachment": {"url": f"Binary/{id}"}}]
+        subject = {"reference": "Patient/a"}
+        return {
+            "resourceType": "DocumentReference", "id": id, "status": "current", "subject": subject, "content": content
+        }  # fmt: skip
+
+    def binary(id: str, **more: Any) -> dict[str, Any]:
+        return {"resourceType": "Binary", "id": id, "contentType": "text/plain", "data": "aGVsbG8=", **more}
+
+    await load(server.gate, [organization("app"), patient("a"), binary("b1"), binary("b2")])
+    await load(server.gate, [document("b1"), document("b2")])
+    await grant(server, "a", types=["DocumentReference", "Binary"])
+    token = server.token("third-party", org="app")
+
+    async def relabel() -> None:
+        await load(server.gate, [binary("b1", **RESTRICTED)])
+
+    found = await pages(server, token, "Patient/a/$everything?_count=2", meanwhile=relabel)
+    assert found == ["DocumentReference/b1", "DocumentReference/b2", "Binary/b2"]
