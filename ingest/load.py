@@ -137,6 +137,10 @@ class _Run:
     async def _work(self, task: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, task)
 
+    def _check(self) -> None:
+        if self._stopped.is_set():
+            raise _Stopped
+
     async def close(self) -> None:
         """Leave no thread or task behind, whatever happened; a batch on its way to the store lands first."""
         self._stopped.set()
@@ -148,7 +152,7 @@ class _Run:
             self._rejects.close()
 
     async def all(self, paths: Sequence[Path | Literal["-"]], spool: Path) -> Report:
-        self._sources = await self._work(lambda: find(paths, spool))
+        self._sources = await self._work(lambda: find(paths, spool, self._check))
         self._report.sources = len(self._sources)
         await self._work(self._survey)
         await settle(self._scratch, self._scoped, definitions.DIRECTORY_TYPES)
@@ -195,8 +199,7 @@ class _Run:
         for source in self._sources:
 
             def tell(used: int, name: str = source.name, before: int = before) -> None:
-                if self._stopped.is_set():
-                    raise _Stopped
+                self._check()
                 report = self._report
                 self._progress(
                     Progress(

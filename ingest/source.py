@@ -9,11 +9,11 @@ from __future__ import annotations
 import bz2
 import os
 import re
-import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from select import select
 from typing import IO, Literal, NamedTuple, cast
 
 from isal import igzip
@@ -26,6 +26,8 @@ SUFFIXES = (".json", ".ndjson", ".jsonl")
 
 _TAKEN = re.compile(r".*\.(?:json|ndjson|jsonl)(?:\.gz|\.bz2)?", re.IGNORECASE | re.DOTALL).fullmatch
 _LINES = re.compile(r".*\.(?:ndjson|jsonl)(?:\.gz|\.bz2)?", re.IGNORECASE | re.DOTALL).fullmatch
+_WAIT = 0.2
+"""Seconds between two looks at whether to go on waiting for a pipe."""
 _FOREIGN = {
     b"PK\x03\x04": "a zip archive; unpack it first",
     b"\xfd7zXZ": "compressed with xz; only gzip and bzip2 are understood",
@@ -52,9 +54,9 @@ class Source(NamedTuple):
         return _LINES(self.name) is not None
 
 
-def find(paths: Sequence[Path | Literal["-"]], spool: Path) -> list[Source]:
+def find(paths: Sequence[Path | Literal["-"]], spool: Path, check: Callable[[], None] = lambda: None) -> list[Source]:
     """All files behind ``paths``, directories in the order of their names; ``-`` and pipes are copied into
-    ``spool``.
+    ``spool``. While that waits for somebody to write, ``check`` is called several times a second; it may raise.
 
     Raises Fault(BAD_REQUEST) for a path that is not there, is neither file nor directory, or a directory that
     holds nothing to ingest: before anything is read.
@@ -62,11 +64,12 @@ def find(paths: Sequence[Path | Literal["-"]], spool: Path) -> list[Source]:
     found: list[Source] = []
     for path in paths:
         if path == "-":
-            found.append(_copy("-", sys.stdin.buffer, spool / f"input-{len(found)}"))
+            found.append(_copy("-", _pieces(sys.stdin.buffer, check), spool / f"input-{len(found)}"))
             continue
         if path.is_fifo():
-            with path.open("rb") as pipe:
-                found.append(_copy(str(path), pipe, spool / f"input-{len(found)}"))
+            # Opened without waiting for a writer, who may never come.
+            with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as pipe:
+                found.append(_copy(str(path), _pieces(pipe, check), spool / f"input-{len(found)}"))
         elif path.is_dir():
             inside = list(_walk(path))
             if not inside:
@@ -103,10 +106,26 @@ def _walk(top: Path) -> Iterator[Source]:
         yield Source(error.filename, Path(error.filename), 0)
 
 
-def _copy(name: str, stream: IO[bytes], target: Path) -> Source:
+def _copy(name: str, pieces: Iterator[bytes], target: Path) -> Source:
     with target.open("xb") as out:
-        shutil.copyfileobj(stream, out, 1 << 20)
+        out.writelines(pieces)
     return Source(name, target, target.stat().st_size)
+
+
+def _pieces(stream: IO[bytes], check: Callable[[], None]) -> Iterator[bytes]:
+    """What the stream gives, never waiting long for it: a thread that waits for ever in a read cannot be ended."""
+    try:
+        number = stream.fileno()
+    except OSError:  # it is in memory
+        yield stream.read()
+        return
+    while True:
+        check()
+        if select([number], [], [], _WAIT)[0]:
+            piece = os.read(number, 1 << 20)
+            if not piece:
+                return
+            yield piece
 
 
 class Stream:

@@ -40,6 +40,8 @@ def main() -> None:
     """Run the command in `sys.argv` and exit; whatever goes wrong is told in one sentence."""
     try:
         code = app(standalone_mode=False)
+        if code == _INTERRUPTED:
+            sys.stderr.write("fhirserver: stopped.\n")
     except Exception as failure:
         sentence, code = explain(failure)
         if not sentence:
@@ -47,10 +49,12 @@ def main() -> None:
         if sentence != _SAID:
             sys.stderr.write(f"fhirserver: {sentence}\n")
     except KeyboardInterrupt:
-        code = 130
+        code = _INTERRUPTED
     sys.exit(code if isinstance(code, int) else 0)
 
 
+_INTERRUPTED = 130
+"""What a command that Ctrl-C ended gives (128 and the signal's number)."""
 _SAID = "\0"
 """Stands for a failure whose explanation has been printed already (the help of a command without arguments)."""
 
@@ -65,7 +69,7 @@ def explain(failure: Exception) -> tuple[str, int]:
             return _SAID, 2
         return _line(message.replace("Value error, ", "")), int(code)
     if isinstance(failure, typer.Abort):
-        return "stopped.", 130
+        return "stopped.", _INTERRUPTED
     if isinstance(failure, Fault):
         return _line(failure.message), 1
     if isinstance(failure, OSError):

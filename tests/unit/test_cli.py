@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -183,6 +185,34 @@ def test_what_is_not_valid_is_rejected_reported_and_leaves_the_rest(run: Run, tm
     rejected = json.loads(line)
     assert rejected["line"] == 2
     assert "gender" in json.dumps(rejected)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_ingest_that_waits_for_its_input_is_stopped_at_once_and_leaves_nothing(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    started = subprocess.Popen(
+        [sys.executable, "-m", "fhirserver", "ingest", "-"],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "TMPDIR": str(scratch)},
+    )
+    with started:
+        until = time.monotonic() + 30
+        while not list(scratch.glob("*/input-0")) and time.monotonic() < until:
+            time.sleep(0.05)
+        started.send_signal(number)
+        try:
+            assert started.wait(10) == 130
+        finally:
+            started.kill()
+        assert started.stderr is not None
+        assert started.stderr.read() == "fhirserver: stopped.\n"
+    assert not list(scratch.iterdir())
 
 
 def test_consents_are_granted_listed_and_revoked(run: Run) -> None:
