@@ -7,7 +7,7 @@ caller may still see are named. R4 forbids `entry.request` in a searchset (bdl-3
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from urllib.parse import quote
 
 import msgspec
@@ -20,7 +20,7 @@ from fhirserver.http.selection import Selection
 from fhirserver.http.server import Server
 from fhirserver.http.stream import Streaming
 from fhirserver.http.walk import NEVER_MEMBERS, OVERLAP_MILLISECONDS
-from fhirserver.policy.gate import Chart
+from fhirserver.policy.gate import Chart, Scoped
 
 
 async def linked_since(chart: Chart, since: int) -> frozenset[str]:
@@ -33,10 +33,13 @@ async def linked_since(chart: Chart, since: int) -> frozenset[str]:
 
 async def departures(server: Server, chart: Chart, selection: Selection, *, path: str, media_type: str) -> ASGIApp:
     """The Bundle of what left since `_since`."""
-    scoped = chart.scoped
-    high = await scoped.high_water()
-    since = (selection.since or 0) - OVERLAP_MILLISECONDS
-    left = _Departures(chart, selection, before=await scoped.seq_at(since), as_of=high.seq)
+    high = await chart.scoped.high_water()
+    since = selection.since or 0
+    window = [await chart.scoped.seq_at(time) for time in (since - OVERLAP_MILLISECONDS, since + 1)]
+    before, after = (min(seq, high.seq) for seq in window)
+    unlinked = await _unlinked(chart, before, after)
+    scoped = await chart.scoped.about(unlinked)
+    left = _Departures(scoped, chart, selection, unlinked, before=before, after=after, as_of=high.seq)
     head: dict[str, object] = {
         "resourceType": "Bundle",
         "type": "history",
@@ -62,14 +65,37 @@ async def departures(server: Server, chart: Chart, selection: Selection, *, path
     )
 
 
-class _Departures:
-    """The departed records of one chart between two snapshots."""
+async def _unlinked(chart: Chart, before: int, after: int) -> dict[str, int]:
+    """The Patients that the Person linked then and does not now: id -> the later seq at which it did."""
+    if chart.anchor.type != "Person":
+        return {}
+    linked = {
+        patient: seq for seq in (before, after) for patient in await chart.scoped.linked(chart.anchor.key, as_of=seq)
+    }
+    return {patient: seq for patient, seq in linked.items() if patient not in chart.patients}
 
-    def __init__(self, chart: Chart, selection: Selection, *, before: int, as_of: int) -> None:
-        self.scoped = chart.scoped
+
+class _Departures:
+    """The departed records of one chart since a time, which is two seqs: ``after`` shows all that a client may have
+    seen then, ``before`` (earlier by the overlap) what it saw although it was just leaving."""
+
+    def __init__(
+        self,
+        scoped: Scoped,
+        chart: Chart,
+        selection: Selection,
+        unlinked: Mapping[str, int],
+        *,
+        before: int,
+        after: int,
+        as_of: int,
+    ) -> None:
+        self.scoped = scoped
         self.chart = chart
         self.types = selection.types
+        self.unlinked = unlinked
         self.before = before
+        self.after = after
         self.as_of = as_of
         self.sent = 0
 
@@ -82,26 +108,36 @@ class _Departures:
         yield (b"]" if self.sent else opening) + b',"total":%d}' % self.sent
 
     async def _batches(self) -> AsyncIterator[list[Record]]:
-        for query in await self._queries():
+        for query in self._queries():
             async for batch in self.scoped.scan(query):
-                staying = await self._staying([record.key for record in batch])
-                gone = [record for record in batch if record.key not in staying]
+                keys = [record.key for record in batch]
+                told = await self._told(query, keys) | await self._staying(keys)
+                gone = [record for record in batch if record.key not in told]
                 if gone:
                     yield gone
 
-    async def _queries(self) -> list[Query]:
+    def _queries(self) -> list[Query]:
         patients = self.chart.patients
-        common = Query(types=self.types, not_types=NEVER_MEMBERS, as_of=self.as_of, bodies=False)
+        # Other Persons are members of a Patient's chart, not of a Person's.
+        never = NEVER_MEMBERS | {"Person"} if self.chart.anchor.type == "Person" else NEVER_MEMBERS
+        common = Query(types=self.types, not_types=never, as_of=self.as_of, bodies=False)
         replace = msgspec.structs.replace
         queries = [
-            replace(common, within=patient, beyond=patients[:index], departed_since=self.before)
+            replace(common, within=patient, beyond=patients[:index], departed_since=seq)
             for index, patient in enumerate(patients)
+            for seq in sorted({self.before, self.after})
         ]
-        if self.chart.anchor.type == "Person":
-            linked = await self.scoped.linked(self.chart.anchor.key, as_of=self.before)
-            unlinked = [patient for patient in linked if patient not in patients]
-            queries += [replace(common, within=patient, as_of=self.before, beyond=patients) for patient in unlinked]
+        queries += [
+            replace(common, within=patient, as_of=seq, beyond=patients) for patient, seq in self.unlinked.items()
+        ]
         return queries
+
+    async def _told(self, query: Query, keys: list[Key]) -> set[Key]:
+        """Those that the query of the earlier seq has named already."""
+        if query.departed_since is None or query.departed_since == self.before:
+            return set()
+        earlier = msgspec.structs.replace(query, departed_since=self.before, keys=tuple(keys))
+        return {record.key async for batch in self.scoped.scan(earlier) for record in batch}
 
     async def _staying(self, keys: list[Key]) -> set[Key]:
         """Those that still stand in a chart of this walk, only not in the one they left."""

@@ -79,7 +79,7 @@ class Scoped(View):
         """
         current = await self._store.get(key)
         record = current if version is None else await self._store.get(key, version)
-        scoped = await self._about(_owners(current) | _owners(record) or {key.id})
+        scoped = await self.about(_owners(current) | _owners(record) or {key.id})
         named = await scoped._named(key, current) if key.type in disclosure().through else None
         if (
             current is None
@@ -104,7 +104,7 @@ class Scoped(View):
         namers: list[Record] = []
         async for batch in self._store.scan(query):
             namers += [each for each in batch if shared or parse_facts(each.facts).custodian == custodian]
-        scoped = await self._about(frozenset().union(*map(_owners, namers)) or {key.id})
+        scoped = await self.about(frozenset().union(*map(_owners, namers)) or {key.id})
         return scoped if any(scoped.admits(namer) for namer in namers) else None
 
     async def _refusal(self, key: Key, kind: Kind) -> Fault:
@@ -146,7 +146,7 @@ class Scoped(View):
         there = record is not None and not record.deleted
         body = await whole(self._store, record) if record is not None and there else b""
         linked = _links(record, body) if record and there and anchor.type == "Person" else (anchor.id,)
-        scoped = await self._about(linked or {anchor.id}, fresh=True)
+        scoped = await self.about(linked or {anchor.id}, fresh=True)
         open_ = await scoped._openable(linked)
         patients = tuple(patient for patient in linked if patient in open_)
         shown = record is not None and there and scoped.admits(record)
@@ -166,7 +166,7 @@ class Scoped(View):
         if record is None or record.deleted:
             return ()
         linked = _links(record, await whole(self._store, record))
-        open_ = await self._openable(linked, deleted=True)
+        open_ = await (await self.about(linked))._openable(linked, deleted=True)
         return tuple(patient for patient in linked if patient in open_)
 
     async def everyone(self) -> Scoped:
@@ -175,7 +175,7 @@ class Scoped(View):
             return self
         return await self._with(None)
 
-    async def _about(self, patients: Collection[str], *, fresh: bool = False) -> Scoped:
+    async def about(self, patients: Collection[str], *, fresh: bool = False) -> Scoped:
         """The Scoped whose grant holds the Consents of these patients; itself, unless Consents decide."""
         if self.principal.caller is not CallerClass.THIRD_PARTY:
             return self
