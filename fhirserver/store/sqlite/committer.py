@@ -74,7 +74,8 @@ class Committer:
         self._floor = 0
         self._lock = threading.Lock()
         self._closed = False
-        self._connection = file.connect(cache_mb=128, read_only=False)
+        # An import of 100,000 takes the same time with 128 MB, and 100 MB more of memory.
+        self._connection = file.connect(cache_mb=32, read_only=False)
         self._connection.execute("PRAGMA busy_timeout = 0")  # waited for by `_begin`, more fairly
         self._connection.execute("PRAGMA wal_autocheckpoint = 0")
         self._connection.execute("PRAGMA journal_size_limit = 0")  # so that the log's file is as long as the log
