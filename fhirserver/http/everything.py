@@ -38,7 +38,7 @@ async def everything(request: Request, server: Server) -> ASGIApp:
     anchor = Key(request.path_params["type"], request.path_params["id"])
     scoped = await server.gate.admit(bearer(request), interaction=INTERACTION, type=anchor.type)
     selection = parse(await pairs_of(request), strict=strict(request))
-    media_type = content_type(request, selection.format, ndjson=True)
+    media_type = content_type(request, selection.format, ndjson=not selection.departed)
     chart = await scoped.chart(anchor)
     path = f"{server.fhir_base(request)}/{anchor.type}/{quote(anchor.id)}/$everything"
     if selection.departed:
@@ -59,7 +59,6 @@ class Answer:
         self.ndjson = ndjson
         self.sent = 0
         self.facts: set[str] = set()
-        self.view = blake2b("\n".join([chart.scoped.grant.digest, *chart.patients]).encode(), digest_size=8).hexdigest()
         self.bound = page.binding(
             f"{chart.scoped.principal.organization}/{chart.scoped.principal.subject}", self._fixed()
         )
@@ -69,10 +68,11 @@ class Answer:
         return self.selection.url(f"{self.chart.anchor.type}/{self.chart.anchor.id}")
 
     async def response(self, request: Request, media_type: str) -> ASGIApp:
-        here = await self._here()
-        walk = await self._walk(here.as_of)
+        widened = await self._widened()
+        here = await self._here(self._view(widened))
+        walk = Walk(self.chart, self.selection, as_of=here.as_of, closures=self.server.closures, widened=widened)
         at, entries = await self._cut(walk, here)
-        if here.total is None and self.selection.paged:
+        if here.total is None and (self.selection.paged or at is None):
             here = msgspec.structs.replace(here, total=await walk.count())
         links = await self._links(walk, here, at)
         head = self._head(here, links)
@@ -102,12 +102,17 @@ class Answer:
             stall_seconds=self.server.stall_seconds,
         )
 
-    async def _here(self) -> Page:
+    def _view(self, widened: frozenset[str]) -> str:
+        """The digest of what decides which entries there are, beside the snapshot and the fixed parameters."""
+        lines = [self.scoped.grant.digest, *self.chart.patients, "", *sorted(widened)]
+        return blake2b("\n".join(lines).encode(), digest_size=8).hexdigest()
+
+    async def _here(self, view: str) -> Page:
         """The page this request asks for: the sealed one, or a fresh snapshot."""
         now = self.server.clock()
         if self.selection.page is not None:
             here = page.open_sealed(self.selection.page, key=self.server.page_key, bound=self.bound, now=now)
-            if here.view != self.view:
+            if here.view != view:
                 raise Fault(Kind.EXPIRED, "What you may see of this chart has changed; start the walk again.")
             return here
         high = await self.scoped.high_water()
@@ -117,17 +122,8 @@ class Answer:
             total=None,
             offset=self.selection.offset,
             at=START if self.selection.offset == 0 else None,
-            view=self.view,
+            view=view,
             expires=now + self.server.page_minutes * 60_000,
-        )
-
-    async def _walk(self, as_of: int) -> Walk:
-        return Walk(
-            self.chart,
-            self.selection,
-            as_of=as_of,
-            closures=self.server.closures,
-            widened=await self._widened(),
         )
 
     async def _widened(self) -> frozenset[str]:
@@ -209,7 +205,11 @@ class Answer:
         return bundle.write(shape, batches, body=self.scoped.body, project=project)
 
     def _tail(self, here: Page) -> bytes:
-        total = b"" if self.selection.paged else b',"total":%d' % (here.offset + self.sent)
+        total = (
+            b""
+            if self.selection.paged
+            else b',"total":%d' % (here.offset + self.sent if here.total is None else here.total)
+        )
         labels = security(self.facts)
         meta = b',"meta":' + msgspec.json.encode({"security": labels}) if labels else b""
         return total + meta

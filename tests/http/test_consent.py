@@ -340,3 +340,23 @@ async def test_a_binary_that_is_hidden_during_a_walk_is_left_out_of_its_page(ser
 
     found = await pages(server, token, "Patient/a/$everything?_count=2", meanwhile=relabel)
     assert found == ["DocumentReference/b1", "DocumentReference/b2", "Binary/b2"]
+
+
+async def test_a_walk_whose_view_has_widened_meanwhile_starts_again(
+    server: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("walk", "everything", "departures"):
+        monkeypatch.setattr(f"fhirserver.http.{module}.OVERLAP_MILLISECONDS", 0)
+    await load(server.gate, [organization("app"), patient("a"), *(observation(f"a{n}", "a") for n in range(4))])
+    await grant(server, "a", types=["Patient", "Observation"])
+    token = server.token("third-party", org="app")
+    since = (await server.get("Patient/a/$everything", token)).json()["timestamp"]
+    await load(server.gate, [observation(f"a{n}", "a", note=[{"text": "new"}]) for n in range(3)])
+    async with server.client(token) as client:
+        first = (await client.get("Patient/a/$everything", params={"_since": since, "_count": "1"})).json()
+        assert first["total"] == 3
+        # The same consent again: nothing else is open, but since then the chart is to be sent whole.
+        await grant(server, "a", types=["Patient", "Observation"])
+        assert (await client.get(links(first)["next"])).status_code == 410
+        again = (await client.get("Patient/a/$everything", params={"_since": since, "_count": "1"})).json()
+        assert again["total"] == 5
