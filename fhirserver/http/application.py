@@ -39,6 +39,8 @@ class Application:
             row, parameters = self._find(scope["method"], scope["path"])
             scope["path_params"] = parameters
             response = await row.handler(Request(scope, receive), self._server)
+        except _WrongMethod as fault:
+            response = refusal(fault, allowed=fault.allowed)
         except Fault as fault:
             response = refusal(fault)
         except Exception:
@@ -75,8 +77,14 @@ class Application:
                 return row, parameters
             allowed.update(row.methods)
         if allowed:
-            raise Fault(Kind.METHOD_NOT_ALLOWED, f"Use {' or '.join(sorted(allowed))} here.")
+            raise _WrongMethod(allowed)
         raise Fault(Kind.NOT_FOUND, "There is no such path or resource type on this server.")
+
+
+class _WrongMethod(Fault):
+    def __init__(self, allowed: set[str]) -> None:
+        super().__init__(Kind.METHOD_NOT_ALLOWED, f"Use {' or '.join(sorted(allowed))} here.")
+        self.allowed = allowed
 
 
 class _Exchange:

@@ -7,7 +7,7 @@ ignored, since an ignored filter would return what was not asked for; the full s
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -28,6 +28,8 @@ from fhirserver.policy.gate import Scoped
 INTERACTION = "search-type"
 DEFAULT_COUNT = 50
 MAX_COUNT = 1000
+MAX_GROUPS = 20
+MAX_VALUES = 500
 _TOLERATED = frozenset({"_pretty", "_totalMethod", "_format"})
 _COMMA = re.compile(r"(?<!\\),")
 _LINK_TARGETS = ("Patient", "Practitioner", "RelatedPerson", "Person")
@@ -106,9 +108,11 @@ def parse(type_: str, pairs: list[tuple[str, str]], *, strict: bool) -> Search:
             applied.append((name, value))
         elif name == "identifier" and name in known:
             terms.append(tuple(_token(type_, part) for part in _COMMA.split(value)))
+            _bounded(name, terms)
             applied.append((name, value))
         elif type_ == "Person" and name in ("link", "patient"):
             terms.append(tuple(term for part in value.split(",") for term in _person_terms(name, part)))
+            _bounded(name, terms)
             applied.append((name, value))
         elif name.partition(":")[0].partition(".")[0] in known or name.startswith("_"):
             raise Fault(Kind.BAD_REQUEST, f"The parameter {name[:64]} is not supported yet.", expression=name[:64])
@@ -116,6 +120,12 @@ def parse(type_: str, pairs: list[tuple[str, str]], *, strict: bool) -> Search:
             raise Fault(Kind.BAD_REQUEST, f"Unknown parameter {name[:64]!r} (Prefer: handling=strict).")
     query = Query(types=frozenset({type_}), keys=keys, terms=tuple(terms))
     return Search(query=query, count=count, page=sealed, applied=tuple(applied))
+
+
+def _bounded(name: str, terms: Sequence[tuple[str, ...]]) -> None:
+    """A store compares so many values in one question, and no more."""
+    if len(terms) > MAX_GROUPS or sum(map(len, terms)) > MAX_VALUES:
+        raise Fault(Kind.BAD_REQUEST, f"{name} asks for too many values at once.", expression=name)
 
 
 def _count(value: str) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 import msgspec
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from fhirserver.core.dates import interval
 from fhirserver.core.definitions import RESOURCE_TYPES
@@ -29,6 +29,10 @@ TOLERATED = frozenset({"_pretty", "_totalMethod"})
 
 SUMMARIES = frozenset({"true", "text", "data", "count", "false"})
 _LARGEST = 2**31 - 1
+_DIGITS = 32
+
+MOST_BODY = 256 * 1024
+"""Bytes of a Parameters body: every type and element by name is far less."""
 
 
 class Selection(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,7 +67,7 @@ async def pairs_of(request: Request) -> Pairs:
     pairs = list(request.query_params.multi_items())
     if request.method != "POST":
         return pairs
-    raw = await request.body()
+    raw = await _body(request)
     if not raw.strip():
         return pairs
     name = request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -72,11 +76,25 @@ async def pairs_of(request: Request) -> Pairs:
     return pairs + _from_parameters(raw)
 
 
+async def _body(request: Request) -> bytes:
+    raw = b""
+    try:
+        async for piece in request.stream():
+            raw += piece
+            if len(raw) > MOST_BODY:
+                raise Fault(Kind.TOO_LARGE, f"The body is longer than {MOST_BODY} bytes.")
+    except ClientDisconnect as error:
+        raise Fault(Kind.BAD_REQUEST, "The body did not arrive.") from error
+    return raw
+
+
 def _from_parameters(raw: bytes) -> Pairs:
     try:
         body = msgspec.json.decode(raw)
     except msgspec.DecodeError as error:
         raise Fault(Kind.BAD_REQUEST, f"The body is not JSON: {error}") from error
+    except RecursionError as error:
+        raise Fault(Kind.BAD_REQUEST, "The body is nested too deeply.") from error
     if not isinstance(body, dict) or body.get("resourceType") != "Parameters":
         raise Fault(Kind.BAD_REQUEST, "The body must be a Parameters resource.")
     given = body.get("parameter", [])
@@ -166,7 +184,8 @@ def _choice(name: str, value: str | None, allowed: frozenset[str]) -> str | None
 
 
 def _number(name: str, value: str) -> int:
-    if not (value.isascii() and value.isdigit()) or int(value) > _LARGEST:
+    # The length comes first: Python refuses to read thousands of digits.
+    if not (value.isascii() and value.isdigit() and len(value) <= _DIGITS) or int(value) > _LARGEST:
         raise _bad(name, "must be a whole number, 0 or greater")
     return int(value)
 
