@@ -42,8 +42,8 @@ def grant(
     store: StoreUrl = None,
 ) -> None:
     """Open charts to an organisation: writes one Consent for each Patient."""
-    only, also = _listed(types), _listed(labels)
-    _check(person, patient, until, only, also)
+    only, also = _listed("--types", types), _listed("--labels", labels)
+    _check(person, patient, project, until, only, also)
 
     async def work(runtime: Runtime) -> int:
         from fhirserver.policy.consenting import grant_consent
@@ -65,7 +65,7 @@ def revoke(
     store: StoreUrl = None,
 ) -> None:
     """Close charts to an organisation, or to one project of it; counts from the next request on."""
-    _check(person, patient)
+    _check(person, patient, project)
 
     async def work(runtime: Runtime) -> int:
         from fhirserver.policy.consenting import revoke_consent
@@ -113,11 +113,13 @@ def list_(
 def _check(
     person: str | None,
     patient: str | None,
+    project: str | None = None,
     until: str | None = None,
     types: Sequence[str] = (),
     labels: Sequence[str] = (),
 ) -> None:
     """ValueError in one sentence for options that say nothing, too much, or what is not there."""
+    from fhirserver.app import wall_clock
     from fhirserver.core.dates import interval
     from fhirserver.core.definitions import RESOURCE_TYPES
     from fhirserver.policy.vocabulary import labels as known
@@ -128,11 +130,15 @@ def _check(
     if unknown:
         raise ValueError(f"--types: {unknown[0]!r} is no resource type of R4.")
     known().named(labels)
+    if project is not None and not project.strip():
+        raise ValueError("--project names no project; without it, the consent is about all of them.")
     if until is not None:
         try:
-            interval(until)
+            _, end = interval(until)
         except ValueError as failure:
             raise ValueError(f"--until: {until!r} {failure}.") from None
+        if end < wall_clock():
+            raise ValueError(f"--until: {until} is over, so that nothing would be opened.")
 
 
 async def _patients(
@@ -187,8 +193,12 @@ def _cell(value: Any) -> str:
     return ",".join(value) if isinstance(value, list) else str(value)
 
 
-def _listed(text: str | None) -> tuple[str, ...]:
-    return tuple(part.strip() for part in (text or "").split(",") if part.strip())
+def _listed(option: str, text: str | None) -> tuple[str, ...]:
+    """The parts of ``A,B``; a list that is given and empty must not count as none given, which opens the most."""
+    parts = tuple(part.strip() for part in (text or "").split(",") if part.strip())
+    if text is not None and not parts:
+        raise ValueError(f"{option} names nothing; leave it out or name some.")
+    return parts
 
 
 def _whose(person: str | None, patient: str | None) -> str:

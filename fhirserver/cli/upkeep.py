@@ -41,7 +41,7 @@ def stats(store: StoreUrl = None, json: AsJson = False) -> None:
         show_json(found)
         return
     show_table(("TYPE", "RESOURCES"), found["types"].items())
-    show(f"\n{found['resources']} resources, seq {found['seq']}, last change {found['time']}")
+    show(f"\n{found['resources']} resources, seq {found['seq']}, as of {found['time']}")
     show("\n".join(f"{name}: {size:,} bytes" for name, size in found["files"].items()))
 
 
