@@ -42,7 +42,7 @@ class Unreadable(Exception):
 
 
 class Source(NamedTuple):
-    """One file to ingest; ``name`` is what people gave, ``size`` the bytes on disk."""
+    """One file to ingest; ``name`` is what people gave (`_shown`), ``size`` the bytes on disk."""
 
     name: str
     path: Path
@@ -79,7 +79,7 @@ def find(paths: Sequence[Path | Literal["-"]], spool: Path, check: Callable[[], 
         elif path.exists():
             if not path.is_file():
                 raise Fault(Kind.BAD_REQUEST, f"{path} is neither a file nor a directory.")
-            found.append(Source(str(path), path, path.stat().st_size))
+            found.append(Source(_shown(path), path, path.stat().st_size))
         else:
             raise Fault(Kind.BAD_REQUEST, f"{path} does not exist.")
     return found
@@ -99,11 +99,16 @@ def _walk(top: Path) -> Iterator[Source]:
                 continue
             try:
                 if path.is_file():
-                    yield Source(str(path), path, path.stat().st_size)
+                    yield Source(_shown(path), path, path.stat().st_size)
             except PermissionError:
-                yield Source(str(path), path, 0)
+                yield Source(_shown(path), path, 0)
     for error in closed:
-        yield Source(error.filename, Path(error.filename), 0)
+        yield Source(_shown(Path(error.filename)), Path(error.filename), 0)
+
+
+def _shown(path: Path) -> str:
+    """The path for people; a name that is not UTF-8 cannot stand in a report as it is."""
+    return os.fsencode(path).decode(errors="replace")
 
 
 def _copy(name: str, pieces: Iterator[bytes], target: Path) -> Source:

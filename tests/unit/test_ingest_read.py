@@ -226,6 +226,13 @@ async def test_what_is_valid_is_stored_though_the_rejects_cannot_be_written_ther
     report.rejects.unlink()
 
 
+async def test_a_file_whose_name_is_not_utf8_is_ingested_and_named_in_the_rejects(store: Imports) -> None:
+    store.write("in/" + os.fsdecode(b"b\xff.ndjson"), patient("a"), b"hello")
+    report = await store.ingest(store.folder / "in")
+    assert (report.created, report.rejected) == (1, 1)
+    assert store.rejections()[0]["source"].endswith("b\ufffd.ndjson")
+
+
 async def test_a_folder_that_cannot_be_looked_into_is_among_the_rejects(
     store: Imports, monkeypatch: pytest.MonkeyPatch
 ) -> None:
