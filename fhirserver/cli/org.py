@@ -15,6 +15,7 @@ from fhirserver.cli.console import AsJson, StoreUrl, say, show, show_json, show_
 
 if TYPE_CHECKING:
     from fhirserver.app import Runtime
+    from fhirserver.policy.gate import Scoped
 
 SLUG_SYSTEM = "urn:fhirserver:tenant"
 """`Organization.identifier.system` of the slug by which the HealthXfer API names a tenant."""
@@ -58,7 +59,7 @@ def describe(
     name: str, *, id: str | None = None, slug: str | None = None, part2_program: bool = False
 ) -> dict[str, Any]:
     """The Organization resource; ValueError in one sentence for a name, id or slug that cannot be one."""
-    name = name.strip()
+    name = " ".join(name.split())
     if not name:
         raise ValueError("An organisation needs a name.")
     if id is not None and not _ID.fullmatch(id):
@@ -83,22 +84,55 @@ def _slugified(name: str) -> str:
 async def write(runtime: Runtime, resource: dict[str, Any]) -> str:
     """Store the Organization under the operator's custody: "added", "updated" or "is there already".
 
-    ValueError when the id belongs to an organisation of another name.
+    One that is there keeps what ``resource`` does not mention: adding it again must not take its slug, or that it is a
+    Part 2 program. ValueError when the id belongs to an organisation of another name, or the slug to another.
     """
     from fhirserver.core.model import Key
     from fhirserver.policy.gate import Put
 
     scoped = session.operator(runtime, "org add")
+    await _check_slug(scoped, resource)
     there = await session.find(scoped, Key("Organization", resource["id"]))
-    if there is not None and there.body is not None:
-        name = msgspec.json.decode(there.body).get("name")
-        if name != resource["name"]:
-            raise ValueError(f"The id {resource['id']!r} belongs to {name!r}; choose another with --id.")
+    if there is not None:
+        body = msgspec.json.decode(b"".join([piece async for piece in scoped.body(there)]))
+        if body.get("name") != resource["name"]:
+            raise ValueError(f"The id {resource['id']!r} belongs to {body.get('name')!r}; choose another with --id.")
+        resource = _completed(body, resource)
+        if resource == {name: value for name, value in body.items() if name != "meta"}:
+            return "is there already"
     raw = msgspec.json.encode(resource)
     (loaded,) = await scoped.load([Put(resource=resource, raw=raw, id=resource["id"])])
     if loaded.status == "rejected":
         raise ValueError(loaded.reason)
-    return {"created": "added", "updated": "updated", "unchanged": "is there already"}[loaded.status]
+    return "added" if there is None else "updated"
+
+
+async def _check_slug(scoped: Scoped, resource: dict[str, Any]) -> None:
+    """ValueError when another organisation is the tenant of this name."""
+    from fhirserver.core.model import Query
+
+    for identifier in resource.get("identifier", ()):
+        term = f"Organization|identifier={identifier['system']}|{identifier['value']}"
+        async for batch in scoped.scan(Query(types=frozenset({"Organization"}), terms=((term,),))):
+            for record in batch:
+                if record.id != resource["id"]:
+                    raise ValueError(f"The slug {identifier['value']!r} belongs to {record.id!r}; choose another.")
+
+
+def _completed(there: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """What is there, with the slug and the program of ``given`` where it names them."""
+    found = {name: value for name, value in there.items() if name != "meta"}
+    if "identifier" in given:
+        others = [held for held in found.get("identifier", ()) if held.get("system") != SLUG_SYSTEM]
+        found["identifier"] = given["identifier"] + others
+    kinds = found.get("type", [])
+    if "type" in given and not any(_is_part2(kind) for kind in kinds):
+        found["type"] = given["type"] + kinds
+    return found
+
+
+def _is_part2(kind: dict[str, Any]) -> bool:
+    return any(coding.get("code") == PART2["code"] for coding in kind.get("coding", ()))
 
 
 async def every(runtime: Runtime) -> list[dict[str, Any]]:
@@ -111,13 +145,12 @@ async def every(runtime: Runtime) -> list[dict[str, Any]]:
         for record in batch:
             resource = msgspec.json.decode(record.body or b"{}")
             slugs = [held["value"] for held in resource.get("identifier", ()) if held.get("system") == SLUG_SYSTEM]
-            codes = [coding for kind in resource.get("type", ()) for coding in kind.get("coding", ())]
             found.append(
                 {
                     "id": record.id,
                     "name": resource.get("name", ""),
                     "slug": slugs[0] if slugs else "",
-                    "part2": any(coding.get("code") == PART2["code"] for coding in codes),
+                    "part2": any(_is_part2(kind) for kind in resource.get("type", ())),
                 }
             )
     return found

@@ -151,6 +151,19 @@ def test_an_organisation_is_added_once_and_listed(run: Run) -> None:
     assert "rh" in sentence(run("org", "add", "Somebody Else", "--id", "rh"), 1)
 
 
+def test_an_organisation_that_is_added_again_keeps_what_is_not_mentioned(run: Run) -> None:
+    run("org", "add", "Clinic", "--slug", "clinic", "--part2-program")
+    assert "is there already" in run("org", "add", "Clinic").stderr
+    assert "updated" in run("org", "add", "Clinic", "--slug", "other").stderr
+    (row,) = json.loads(run("org", "list", "--json").stdout)
+    assert row == {"id": "clinic", "name": "Clinic", "slug": "other", "part2": True}
+
+
+def test_a_slug_has_one_owner(run: Run) -> None:
+    run("org", "add", "Clinic", "--slug", "clinic")
+    assert "'clinic'" in sentence(run("org", "add", "Another", "--slug", "clinic"), 1)
+
+
 def test_a_token_stands_alone_on_standard_output(run: Run) -> None:
     run("org", "add", "CareBridge")
     done = run("token", "--org", "carebridge")
