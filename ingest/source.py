@@ -64,6 +64,9 @@ def find(paths: Sequence[Path | Literal["-"]], spool: Path, check: Callable[[], 
     found: list[Source] = []
     for path in paths:
         if path == "-":
+            # None where the process was started without one, as by some schedulers.
+            if cast(object, sys.stdin) is None:
+                raise Fault(Kind.BAD_REQUEST, "Standard input (-) is closed.")
             found.append(_copy("-", _pieces(sys.stdin.buffer, check), spool / f"input-{len(found)}"))
             continue
         if path.is_fifo():

@@ -162,6 +162,12 @@ async def test_standard_input_and_pipes_are_read_like_files(store: Imports, monk
     assert (report.sources, report.created, report.rejected) == (2, 3, 0)
 
 
+async def test_standard_input_that_is_closed_is_said_to_be(store: Imports, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(Fault, match="closed"):
+        await store.ingest("-")  # type: ignore[arg-type]
+
+
 async def test_progress_ends_at_the_total_in_both_passes(store: Imports) -> None:
     told: list[Progress] = []
     file = store.write("x.ndjson", *(patient(f"p{n}", language="en" * 500) for n in range(3000)))
