@@ -5,14 +5,18 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from fhirserver.core.errors import Fault, Kind
 from fhirserver.core.model import Key
-from fhirserver.http.respond import content_type, etag, http_date, json_answer, not_modified
+from fhirserver.http.respond import SECURITY_HEADERS, content_type, etag, http_date, json_answer, not_modified
 from fhirserver.http.server import Server, bearer
+from fhirserver.http.stream import Streaming
+from fhirserver.policy.gate import Disclosure
 from fhirserver.policy.persons import view_tag
 
 
@@ -27,13 +31,46 @@ async def read(request: Request, server: Server) -> ASGIApp:
     headers = {"ETag": tag, "Last-Modified": http_date(record.updated), "Vary": "Accept, Authorization"}
     if not_modified(request, tag, record.updated):
         return Response(status_code=304, headers=headers)
-    async with scoped.disclosure(interaction="read", patients=(), detail={"resource": str(key)}) as note:
-        body = record.body
-        if body is None:
-            body = b"".join([piece async for piece in scoped.body(record)])
+    disclosure = scoped.disclosure(interaction="read", patients=(), detail={"resource": str(key)})
+    if record.body is None:
+
+        async def still_admitted() -> None:
+            again = await server.gate.admit(bearer(request), interaction="read", type=key.type)
+            await again.read(key, record.version)
+
+        whole = {**headers, "Content-Type": f"{media_type}; charset=utf-8", "Content-Length": str(record.size)}
+        return _streamed(server, scoped.body(record), whole, disclosure, still_admitted)
+    async with disclosure as note:
         note.count = 1
         note.complete()
-    return json_answer(body, media_type, headers=headers)
+    return json_answer(record.body, media_type, headers=headers)
+
+
+def _streamed(
+    server: Server,
+    body: AsyncIterator[bytes],
+    headers: dict[str, str],
+    disclosure: Disclosure,
+    still_admitted: Callable[[], Awaitable[None]],
+) -> Streaming:
+    """A body that is kept out of line, piece by piece: a Binary of many megabytes costs no more than a chart does,
+    ends when consent is withdrawn, and is audited as cut when its reader leaves."""
+    sent = 0
+
+    async def pieces() -> AsyncGenerator[bytes, None]:
+        nonlocal sent
+        async for piece in body:
+            yield piece
+        sent = 1
+
+    return Streaming(
+        chunks=pieces(),
+        headers={**SECURITY_HEADERS, **headers},
+        disclosure=disclosure,
+        still_admitted=still_admitted,
+        sent=lambda: sent,
+        stall_seconds=server.stall_seconds,
+    )
 
 
 def _version(request: Request) -> int | None:

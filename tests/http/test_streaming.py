@@ -14,8 +14,9 @@ import pytest
 
 from fhirserver.core.model import AuditRow
 from fhirserver.core.validate import parse
+from fhirserver.policy.consenting import grant_consent, revoke_consent
 from fhirserver.policy.gate import Put
-from tests.build import load, observation, patient
+from tests.build import load, observation, organization, patient
 from tests.served import Served
 
 RESOURCES = 2_500
@@ -154,3 +155,61 @@ async def test_others_are_served_while_a_stream_runs(chart: Served) -> None:
         while not streaming.done():
             assert (await client.get("Patient/p")).status_code == 200
     assert (await streaming).json()["total"] == RESOURCES + 2
+
+
+async def a_large_binary(server: Served) -> bytes:
+    """Larger than the sockets' buffers; admitted to ``app`` through a document about a patient who consents."""
+    data = "QUJD" * 5_000_000
+    await load(server.gate, [organization("app"), patient("q")])
+    await load(server.gate, [{"resourceType": "Binary", "id": "scan", "contentType": "image/tiff", "data": data}])
+    subject, content = {"reference": "Patient/q"}, [{"attachment": {"url": "Binary/scan"}}]
+    document = {"id": "d", "status": "current", "subject": subject, "content": content}
+    await load(server.gate, [{"resourceType": "DocumentReference", **document}])
+    return data.encode()
+
+
+async def begin(server: Served, path: str, token: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    port = int(server.url.rsplit(":", 1)[1])
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=4096)
+    writer.write(f"GET /FHIR/R4/{path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n".encode())
+    assert (await reader.readline()) == b"HTTP/1.1 200 OK\r\n"
+    return reader, writer
+
+
+async def reads(server: Served, *, within: float) -> list[str]:
+    """The outcomes of the reads so far, waited for."""
+    end = time.monotonic() + within
+    while time.monotonic() < end:
+        rows = [row async for batch in server.runtime.store.audit.scan() for row in batch]
+        found = [row.outcome for row in rows if row.interaction == "read" and row.intent is not None]
+        if found:
+            return found
+        await asyncio.sleep(0.05)
+    return []
+
+
+async def test_a_large_binary_is_read_piece_by_piece_at_its_readers_pace(server: Served) -> None:
+    data = await a_large_binary(server)
+    answer = await server.get("Binary/scan")
+    assert answer.json()["data"].encode() == data
+    assert int(answer.headers["content-length"]) == len(answer.content)
+    assert await reads(server, within=1) == ["complete"]
+
+
+async def test_a_large_binary_whose_reader_stalls_is_not_held_in_memory_and_cut_when_it_leaves(server: Served) -> None:
+    await a_large_binary(server)
+    _, writer = await begin(server, "Binary/scan", server.token())
+    assert await reads(server, within=0.5) == []
+    writer.transport.abort()
+    assert await reads(server, within=2) == ["cut"]
+
+
+async def test_withdrawal_ends_the_reading_of_a_large_binary(server: Served) -> None:
+    await a_large_binary(server)
+    scoped = server.gate.system(subject="test", organization="operator", purpose="test")
+    await grant_consent(scoped, ["q"], "app")
+    reader, writer = await begin(server, "Binary/scan", server.token("third-party", org="app"))
+    await revoke_consent(scoped, ["q"], "app")
+    assert await reads(server, within=2) == ["cut"]
+    assert len(await reader.read()) < 20_000_000
+    writer.close()
