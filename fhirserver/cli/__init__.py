@@ -7,6 +7,7 @@ for one that could not be done. The modules import what they need inside their f
 
 from __future__ import annotations
 
+import os
 import sys
 
 import typer
@@ -38,6 +39,7 @@ app.command()(bench.bench)
 
 def main() -> None:
     """Run the command in `sys.argv` and exit; whatever goes wrong is told in one sentence."""
+    _open_standard_streams()
     try:
         code = app(standalone_mode=False)
         if code == _INTERRUPTED:
@@ -51,6 +53,13 @@ def main() -> None:
     except KeyboardInterrupt:
         code = _INTERRUPTED
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _open_standard_streams() -> None:
+    """Give a process that was started without standard output or error (as a daemon) somewhere to write."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  for as long as the process lives
 
 
 _INTERRUPTED = 130

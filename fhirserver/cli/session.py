@@ -29,6 +29,8 @@ def run(store: str | None, work: Callable[[Runtime], Awaitable[Result]]) -> Resu
     path = chosen.store_path
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            path.touch(mode=0o600)  # charts are nobody else's to read; what SQLite puts beside it has the same rights
 
     async def inside() -> Result:
         from fhirserver import app

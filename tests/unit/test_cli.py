@@ -134,10 +134,15 @@ def test_a_command_without_its_word_shows_the_help(run: Run) -> None:
     assert "grant" in done.stdout + done.stderr
 
 
-def test_the_first_command_makes_the_store_and_a_private_key_file(run: Run, tmp_path: Path) -> None:
+def test_the_first_command_makes_the_store_and_a_key_file_for_their_owner_only(run: Run, tmp_path: Path) -> None:
     assert run("org", "list").returncode == 0
-    assert (tmp_path / "data" / "fhir.db").exists()
+    assert (tmp_path / "data" / "fhir.db").stat().st_mode & 0o777 == 0o600
     assert (tmp_path / "data" / "fhir.db.keys.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_command_without_standard_streams_does_its_work(tmp_path: Path) -> None:
+    shell = ["/bin/sh", "-c", 'exec "$0" -m fhirserver org add Clinic >&- 2>&-', sys.executable]
+    assert subprocess.run(shell, cwd=tmp_path, timeout=60, check=False).returncode == 0
 
 
 def test_an_organisation_is_added_once_and_listed(run: Run) -> None:
