@@ -105,6 +105,14 @@ def test_every_shape_of_query_is_read_from_its_index(connection: sqlite3.Connect
     assert ("TEMP B-TREE" in read_by) == (name in MAY_SORT), read_by
 
 
+def test_what_left_is_decided_by_each_resource_s_own_versions(connection: sqlite3.Connection) -> None:
+    """By its type's index each candidate costs a walk through all that ended since: 2.4 s for 3,000, now 0.03 s."""
+    [side] = compile_query(connection, Texts(), SHAPES["what left"][0]).sides
+    read_by = plan_of(connection, *side.select(0, 99, limit=10))
+    assert len(re.findall(r"SEARCH g USING INDEX history_key \(type=\? AND id=\?\)", read_by)) == 2, read_by
+    assert "history_type" not in read_by, read_by
+
+
 @pytest.mark.parametrize("name", [name for name in SHAPES if name != "what left"])
 def test_a_snapshot_reads_only_what_ended_later(connection: sqlite3.Connection, name: str) -> None:
     query = msgspec.structs.replace(SHAPES[name][0], as_of=70)

@@ -304,8 +304,9 @@ class _Compiler:
                 f"NOT EXISTS (SELECT 1 FROM chart_past o WHERE {among} AND o.ended = x.ended AND o.seq = x.seq)"
             )
             bound += self._beyond
-        arm = Arm(source, (_LIVE, *conditions, *more), (*values, *bound), "x.seq")
-        return Side("history", (arm,))
+        # Where a chart's past drives, its own seq is asked, so that what was read before costs no look at the version.
+        order = "p.seq" if source.startswith("chart_past") else "x.seq"
+        return Side("history", (Arm(source, (_LIVE, *conditions, *more), (*values, *bound), order),))
 
 
 _LIVE = "x.deleted = 0"
@@ -316,7 +317,10 @@ _BY_KEY = (
     "ON x.type = CAST(k.value ->> 0 AS INTEGER) AND x.id = CAST(k.value ->> 1 AS TEXT)"
 )
 _STANDS = "{0}.compartment = ? AND {0}.ended = {1}.ended AND {0}.seq = {1}.seq"
-_OTHER = f"FROM history g CROSS JOIN chart_past y ON {_STANDS.format('y', 'g')} WHERE g.type = x.type AND g.id = x.id"
+_OTHER = (
+    f"FROM history g INDEXED BY history_key CROSS JOIN chart_past y ON {_STANDS.format('y', 'g')} "
+    "WHERE g.type = x.type AND g.id = x.id"
+)
 _DEPARTED = (
     # no later version stands in the chart now …
     "NOT EXISTS (SELECT 1 FROM current c CROSS JOIN chart d ON d.compartment = ? AND d.seq = c.seq "

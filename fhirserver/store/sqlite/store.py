@@ -90,11 +90,13 @@ class SqliteStore:
 
     async def scan(self, query: Query, batch: int = 256) -> AsyncIterator[list[Record]]:
         steps = read.Scan(self._texts, query, batch)
+        # What left a chart is looked for among all that ended since, and sorted: never on the loop.
+        begin = self._readers.short if query.departed_since is None else self._readers.run
         ahead: asyncio.Future[tuple[list[Record], bool]] | None = None
         given = 0
         try:
             while True:
-                records, done = await (ahead or self._readers.short(steps.step))
+                records, done = await (ahead or begin(steps.step))
                 ahead = None
                 if not done and query.as_of is not None and given and not self._readers.at_once:
                     # A snapshot does not change, so the next batch may be read while this one is sent; only for
