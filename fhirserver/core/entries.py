@@ -63,7 +63,7 @@ class Leaf(NamedTuple):
 class Found:
     """What has been taken so far from one resource; repetitions are removed at the end."""
 
-    __slots__ = ("compartments", "owners", "parties", "resource", "sorts", "spans", "terms", "texts")
+    __slots__ = ("compartments", "elsewhere", "owners", "parties", "resource", "sorts", "spans", "terms", "texts")
 
     def __init__(self, resource: object) -> None:
         self.resource = resource
@@ -73,6 +73,8 @@ class Found:
         self.sorts: dict[str, str | float] = {}
         self.compartments: set[str] = set()
         self.owners: set[str] = set()
+        self.elsewhere = False
+        """An owner is a Patient who is not on this server."""
         self.parties: set[str] = set()
 
 
@@ -173,6 +175,8 @@ def _take_reference(item: Any, leaf: Leaf, found: Found) -> None:
         found.terms += _reference_terms(leaf.uses, reference, text_of(item, "type"))
         if leaf.compartment or leaf.owner or leaf.party:
             _take_facts(reference, leaf, found)
+    if leaf.owner and not found.elsewhere:
+        found.elsewhere = _is_patient_elsewhere(item, found.resource)
     identifier = item.get("identifier")
     if type(identifier) is dict and type(identifier.get("value")) is str:
         hint = (named_type(reference) if type(reference) is str else "") or text_of(item, "type")
@@ -193,6 +197,23 @@ def _take_facts(reference: str, leaf: Leaf, found: Found) -> None:
             found.owners.add(target.id)
     elif target.type == definitions.ORGANIZATION and leaf.party:
         found.parties.add(target.id)
+
+
+def _is_patient_elsewhere(item: dict[str, Any], resource: object) -> bool:
+    """Whether a Reference says that it is to a Patient, and not to one of this server."""
+    reference = text_of(item, "reference")
+    if local(reference) is not None:
+        return False
+    if reference.startswith("#"):
+        contained = items(resource.get("contained")) if isinstance(resource, dict) else []
+        return any(
+            type(inner) is dict
+            and inner.get("resourceType") == definitions.PATIENT
+            and inner.get("id") == reference.removeprefix("#")
+            for inner in contained
+        )
+    kind = named_type(reference) or reference.partition("?")[0]
+    return definitions.PATIENT in (kind, text_of(item, "type"))
 
 
 @lru_cache(maxsize=8192)

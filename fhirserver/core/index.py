@@ -26,6 +26,10 @@ _URLS = frozenset({"url", "valueUrl", "valueUri"})
 """Members that may name a Binary by its local url: Attachment.url, and url or uri values of extensions and inputs."""
 
 
+UNKNOWN_OWNER = "?"
+"""Stands among the owners for a patient who is not on this server; no patient has this id, so no grant holds it."""
+
+
 def extract(resource: Mapping[str, Any]) -> Index:
     """Everything that is derived from a validated resource's content; never raises, whatever stands in it.
 
@@ -45,6 +49,8 @@ def extract(resource: Mapping[str, Any]) -> Index:
     if type_ == definitions.PATIENT and type(resource.get("id")) is str:
         found.compartments.add(resource["id"])
         found.owners.add(resource["id"])
+    if found.elsewhere and found.owners and type_ != "Person":  # a Person is open by any of its patients
+        found.owners.add(UNKNOWN_OWNER)
     targets = _targets(resource)
     return Index(
         compartments=_sorted(found.compartments),

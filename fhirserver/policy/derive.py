@@ -9,12 +9,9 @@ from typing import Any
 import msgspec
 
 from fhirserver.core.definitions import DIRECTORY_TYPES
-from fhirserver.core.index import extract
+from fhirserver.core.index import UNKNOWN_OWNER, extract
 from fhirserver.core.model import Facts, Index, Key, Record, parse_facts
 from fhirserver.policy.vocabulary import disclosure
-
-UNKNOWN_OWNER = "?"
-"""Stands among a Provenance's owners for a target that was not found; no patient has this id, so no grant holds it."""
 
 _TARGET = re.compile(r"([A-Z][A-Za-z]+)/([A-Za-z0-9\-.]{1,64})(?:/_history/[A-Za-z0-9\-.]{1,64})?")
 
@@ -58,7 +55,7 @@ def provenance_targets(resource: Mapping[str, Any]) -> list[Key | None]:
 
 def provenance_facts(facts: Facts, targets: Iterable[Key | None], known: Mapping[Key, Facts]) -> Facts:
     """The facts of a Provenance, which is open only where all its targets are: about all their patients, with all
-    their labels. ``known``: the targets that were found."""
+    their labels. ``known``: the targets that were found; for one that was not, `UNKNOWN_OWNER`."""
     owners, labels = set(facts.owners), set(facts.labels)
     for target in targets:
         found = None if target is None else known.get(target)

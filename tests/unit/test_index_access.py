@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from fhirserver.core.index import extract
+from fhirserver.core.index import UNKNOWN_OWNER, extract
 from fhirserver.core.model import Index
 from tests.indexed import of, terms, to
 
@@ -50,6 +50,39 @@ SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 )  # fmt: skip
 def test_charts_and_owners(index: Index, compartments: tuple[str, ...], owners: tuple[str, ...]) -> None:
     assert (index.compartments, index.owners) == (compartments, owners)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        to("http://far.example/fhir/Patient/2"),
+        to("https://far.example/Patient/2/_history/3"),
+        to("Patient?identifier=s|2"),
+        to("#p"),
+        {"type": "Patient", "identifier": {"value": "2"}},
+        {"type": "Patient", "reference": "urn:uuid:5e5bd4a6-9e9b-4f3c-8a52-3d5d2b3d7a10"},
+    ],
+)
+def test_a_resource_that_is_also_about_a_patient_who_is_not_here_is_not_open_by_the_others_alone(
+    other: dict[str, Any],
+) -> None:
+    contained = [{"resourceType": "Patient", "id": "p"}, {"resourceType": "Device", "id": "d"}]
+    actors = [{"actor": to("Patient/1")}, {"actor": other}, {"actor": to("#d")}]
+    index = of("Appointment", contained=contained, participant=actors)
+    assert (index.compartments, index.owners) == (("1",), ("1", UNKNOWN_OWNER))
+    assert of("Account", contained=contained, subject=[other, to("Patient/1")]).owners == ("1", UNKNOWN_OWNER)
+    assert of("Account", contained=contained, subject=[other]).owners == ()
+    assert of("Person", link=[{"target": to("Patient/1")}, {"target": other}]).owners == ("1",)
+
+
+def test_actors_who_are_no_patients_leave_an_appointment_to_its_patient() -> None:
+    others = [
+        to("#d"), to("#gone"), to("Practitioner/1"), to("http://far.example/Practitioner/2"), {"display": "Room 3"},
+        {"type": "Location", "identifier": {"value": "3"}}, {"identifier": {"value": "4"}}, to("urn:uuid:x"),
+    ]  # fmt: skip
+    contained = [{"resourceType": "Device", "id": "d"}]
+    actors = [{"actor": actor} for actor in [to("Patient/1"), *others]]
+    assert of("Appointment", contained=contained, participant=actors).owners == ("1",)
 
 
 @pytest.mark.parametrize(
