@@ -214,6 +214,16 @@ async def test_as_of_still_shows_what_was_replaced_later(store: Store) -> None:
         assert await names(store, msgspec.structs.replace(then, limit=4, after=3), 3) == everything[3:7]
 
 
+async def test_a_group_may_have_thousands_of_terms_in_a_snapshot_too(store: Store) -> None:
+    await store.commit([draft("Observation/a", "p", terms=("t4999",)), draft("Observation/b", "p", terms=("other",))])
+    mark = (await store.high_water()).seq
+    await store.commit([draft("Observation/a", "p", text="new", terms=("t7",)), tombstone("Observation/b")])
+    group = tuple(f"t{at}" for at in range(5000))
+    for query in (Query(terms=(group,)), Query(terms=(group,), within="p"), Query(terms=(group, group))):
+        assert [record.version for record in await found(store, query)] == [2]
+        assert [record.version for record in await found(store, msgspec.structs.replace(query, as_of=mark))] == [1]
+
+
 async def test_an_empty_set_matches_nothing(store: Store) -> None:
     await store.commit([draft("Observation/a", "p", terms=("t",))])
     for query in (

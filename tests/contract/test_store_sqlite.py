@@ -419,3 +419,16 @@ async def test_what_was_staged_for_a_request_that_was_cancelled_goes_away(tmp_pa
     connection.close()
     assert await store.count(Query()) == 0
     await store.close()
+
+
+async def test_reindex_mends_a_version_whose_record_of_index_rows_is_gone(file: Path) -> None:
+    with sqlite3.connect(file) as connection:
+        connection.execute("DELETE FROM entries WHERE seq IN (100, 101)")
+        connection.execute("DELETE FROM terms WHERE seq = 101")
+    connection.close()
+    store = open_store(f"sqlite:///{file}", clock=Clock())
+    await store.start()
+    records = await found(store, Query())
+    await store.reindex([(record, *derive(record, record.body or b"")) for record in records])
+    assert [sentence async for sentence in store.verify(derive)] == []
+    await store.close()

@@ -333,7 +333,9 @@ _DEPARTED = (
 
 
 def _looks(group: list[Term]) -> str:
-    return " OR ".join(["instr(e.packed, ?) > 0"] * len(group))
+    """Any of the terms; in parts, because SQLite takes an OR of a thousand for too deep."""
+    parts = [" OR ".join(["instr(e.packed, ?) > 0"] * len(group[at : at + 100])) for at in range(0, len(group), 100)]
+    return " OR ".join(f"({part})" for part in parts)
 
 
 def _marks(values: Sequence[object]) -> str:

@@ -125,7 +125,9 @@ class Transaction:
         ended = dict(seqs)
         rows: dict[str, list[tuple[object, ...]]] = {table: [] for table in INDEX_TABLES}
         past: list[tuple[int, int, int]] = []
+        seen: set[int] = set()
         for seq, entries in unpack_entries(count, packed or b""):
+            seen.add(seq)
             rows["chart"] += [(compartment, seq) for compartment in entries.compartments]
             past += [(compartment, ended[seq], seq) for compartment in entries.compartments]
             region = seq >> REGION_BITS
@@ -138,6 +140,10 @@ class Transaction:
         if keep:
             insert_rows(self.connection, "chart_past", 3, past)
         else:
+            if lost := ended.keys() - seen:  # damage, to be mended: what was written is looked for in whole tables
+                for table in INDEX_TABLES:
+                    array = "SELECT value FROM json_each(?)"
+                    self.connection.execute(f"DELETE FROM {table} WHERE seq IN ({array})", (joined(lost),))
             delete_rows(self.connection, "entries", [(seq,) for seq, _ in seqs])
 
     def _insert(self, drafts: Sequence[Prepared], versions: Sequence[int]) -> list[Record]:
