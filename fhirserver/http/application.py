@@ -19,7 +19,7 @@ from fhirserver.core.errors import Fault, Kind
 from fhirserver.http.respond import refusal
 from fhirserver.http.routes import ROUTES, Row
 from fhirserver.http.server import Server
-from fhirserver.http.stream import Aborted
+from fhirserver.http.stream import Aborted, Left
 
 _log = logging.getLogger("fhirserver.http")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._\-]{1,64}")
@@ -54,6 +54,8 @@ class Application:
             await response(exchange.scope, receive, exchange.send)
         except Aborted as reason:
             _log.warning("%s %s cut: %s", exchange.request_id, name, reason)
+            if isinstance(reason, Left):
+                return
             raise
         except Exception as error:
             if exchange.status:

@@ -30,6 +30,10 @@ class Aborted(Exception):
     """The answer was ended after its first byte; the server closes the connection without a proper end."""
 
 
+class Left(Aborted):
+    """The reader is gone, so there is nobody to tell and no connection to close: no failure of the server."""
+
+
 class Note(Protocol):
     """The audit entry of a running disclosure."""
 
@@ -81,7 +85,7 @@ class Streaming(msgspec.Struct, kw_only=True):
             elif guard.done():
                 await guard
             else:
-                raise Aborted("the reader left")
+                raise Left("the reader left")
         except Fault as fault:
             raise Aborted(fault.message) from fault
         finally:

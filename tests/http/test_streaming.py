@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import sqlite3
 import time
 from contextlib import closing
@@ -98,6 +99,21 @@ async def test_a_reader_that_leaves_ends_the_scan_within_a_second_and_the_audit_
     assert row.outcome == "cut"
     assert isinstance(row.detail["count"], int)
     assert row.detail["count"] < RESOURCES
+
+
+async def test_a_reader_that_leaves_is_one_line_in_the_log_and_no_error(
+    chart: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="fhirserver.http")
+    caplog.set_level(logging.ERROR, logger="uvicorn.error")
+    _, writer = await ask(chart)
+    writer.transport.abort()
+    await outcome(chart, within=2)
+    while not caplog.records:  # noqa: ASYNC110  the log is not awaitable
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.1)
+    told = [(record.levelname, record.getMessage().partition(" ")[2]) for record in caplog.records]
+    assert told == [("WARNING", "$everything cut: the reader left")]
 
 
 async def test_a_reader_without_progress_is_dropped(tmp_path: Path) -> None:
