@@ -104,13 +104,14 @@ async def test_a_reader_that_leaves_ends_the_scan_within_a_second_and_the_audit_
 async def test_a_reader_that_leaves_is_one_line_in_the_log_and_no_error(
     chart: Served, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, logger="fhirserver.http")
     caplog.set_level(logging.ERROR, logger="uvicorn.error")
+    caplog.set_level(logging.INFO, logger="fhirserver.http")
     _, writer = await ask(chart)
     writer.transport.abort()
     await outcome(chart, within=2)
-    while not caplog.records:  # noqa: ASYNC110  the log is not awaitable
-        await asyncio.sleep(0.01)
+    end = time.monotonic() + 5
+    while not caplog.records and time.monotonic() < end:
+        await asyncio.sleep(0.05)
     await asyncio.sleep(0.1)
     told = [(record.levelname, record.getMessage().partition(" ")[2]) for record in caplog.records]
     assert told == [("WARNING", "$everything cut: the reader left")]
