@@ -155,7 +155,7 @@ async def _patients(
 
 
 async def open_person(runtime: Runtime, person: str, org: str, *, types: tuple[str, ...] = ()) -> None:
-    """Grant what is not granted yet, so that doing it again writes nothing."""
+    """Grant for good what is not granted so yet; doing it again writes nothing."""
     from fhirserver.policy.consenting import grant_consent, list_consents
 
     scoped, patients = await _patients(runtime, "consent grant", person, None, org)
@@ -163,7 +163,7 @@ async def open_person(runtime: Runtime, person: str, org: str, *, types: tuple[s
         row["patient"]
         async for record, resource, counts in list_consents(scoped, patients=patients, organization=org)
         if (row := _plain(record.id, resource, counts))["status"] == "active"
-        and (row["decision"], row["counts"], set(row["types"])) == ("permit", True, set(types))
+        and (row["decision"], row["counts"], row["until"], set(row["types"])) == ("permit", True, "", set(types))
     }
     missing = [patient for patient in patients if patient not in opened]
     if missing:

@@ -67,6 +67,17 @@ def port() -> str:
     return free_port()
 
 
+def test_a_consent_that_runs_out_is_given_again_by_the_next_start(tmp_path: Path, port: str) -> None:
+    with demo(tmp_path, port=port):
+        until = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 3))
+        store = "--store sqlite:///data/demo.db"
+        words = f"consent grant --person amara-okafor --org carebridge --until {until} {store}"
+        assert bash(f"{sys.executable} -m fhirserver {words}", tmp_path).returncode == 0
+    time.sleep(3)
+    with demo(tmp_path, port=port) as (_, curl):
+        assert paste(curl, tmp_path)["resourceType"] == "Bundle"
+
+
 def test_the_printed_line_returns_the_whole_chart_and_nothing_of_who_did_not_consent(tmp_path: Path, port: str) -> None:
     with demo(tmp_path, port=port) as (token, curl):
         bundle = paste(curl, tmp_path)
