@@ -78,7 +78,7 @@ async def search_type(request: Request, server: Server) -> ASGIApp:
         chunks=bundle.write(shape, batches, body=scoped.body),
         headers={"Content-Type": f"{media_type}; charset=utf-8", "Vary": "Accept, Authorization", **SECURITY_HEADERS},
         disclosure=scoped.disclosure(
-            interaction=INTERACTION, patients=(), detail={"type": type_, "parameters": [name for name, _ in pairs]}
+            interaction=INTERACTION, patients=(), detail={"type": type_, "query": f"?{urlencode(search.applied)}"}
         ),
         still_admitted=scoped.still_admitted,
         sent=lambda: sent.count,

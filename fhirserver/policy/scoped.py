@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 MOST_NAMERS = 2000
 """Resources looked at for one that names a Binary and is admitted; beyond them it is as if there were none."""
 
+LONGEST_NAME = 128
+"""Characters of a refused resource's name that the audit trail keeps: any real one fits."""
+
 _CLOSED = frozenset({CallerClass.THIRD_PARTY, CallerClass.PATIENT})
 
 
@@ -113,7 +116,7 @@ class Scoped(View):
         if caller not in _CLOSED and kind is Kind.GONE:
             return Fault(kind, f"{key} has been deleted.")
         if caller is not CallerClass.OPERATOR:
-            await self._trail.deny(self._interaction, {"resource": str(key)})
+            await self._trail.deny(self._interaction, {"resource": str(key)[:LONGEST_NAME]})
         return forbidden() if caller in _CLOSED else Fault(Kind.NOT_FOUND, f"{key} was not found.")
 
     def body(self, record: Record) -> AsyncIterator[bytes]:

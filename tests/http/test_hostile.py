@@ -93,3 +93,19 @@ async def test_total_is_that_of_the_chart_also_past_its_end(server: Served) -> N
         bundle: dict[str, Any] = (await server.get(f"Person/p/$everything?{query}")).json()
         assert bundle["total"] == 3, query
         assert "next" not in links(bundle)
+
+
+async def test_the_audit_keeps_of_a_request_what_was_applied_and_nobodys_identifier(server: Served) -> None:
+    await load(server.gate, [patient("p", identifier=[{"system": "urn:mrn", "value": "MRN-4711"}])])
+    token = server.token("third-party", org="app")
+    await server.get("Patient?identifier=urn:mrn|MRN-4711&_id=p&John%20Smith%201951-03-04=x")
+    await server.get("Patient/" + "a" * 50_000, token)
+    rows = [row async for batch in server.runtime.store.audit.scan() for row in batch]
+    searched = next(row for row in rows if row.interaction == "search-type").detail["query"]
+    assert isinstance(searched, str)
+    assert searched.startswith("?identifier=hash:")
+    assert searched.endswith("&_id=p")
+    text = str(rows)
+    assert "4711" not in text
+    assert "Smith" not in text
+    assert len(str(next(row for row in rows if row.outcome == "denied"))) < 1000
