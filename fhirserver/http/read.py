@@ -29,7 +29,8 @@ async def read(request: Request, server: Server) -> ASGIApp:
     record = await scoped.read(key, version)
     tag = etag(record, view_tag(record))
     headers = {"ETag": tag, "Last-Modified": http_date(record.updated), "Vary": "Accept, Authorization"}
-    if not_modified(request, tag, record.updated):
+    # A Person's view changes with the grant, not only with the Person.
+    if not_modified(request, tag, None if key.type == "Person" else record.updated):
         return Response(status_code=304, headers=headers)
     disclosure = scoped.disclosure(interaction="read", patients=(), detail={"resource": str(key)})
     if record.body is None:

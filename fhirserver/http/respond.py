@@ -87,13 +87,14 @@ def http_date(milliseconds: int) -> str:
     return format_datetime(datetime.fromtimestamp(milliseconds // 1000, UTC), usegmt=True)
 
 
-def not_modified(request: Request, tag: str, updated: int) -> bool:
-    """Whether the client's copy is still good: If-None-Match decides, else If-Modified-Since."""
+def not_modified(request: Request, tag: str, updated: int | None) -> bool:
+    """Whether the client's copy is still good: If-None-Match decides, else If-Modified-Since (None: only the tag can
+    tell)."""
     given = request.headers.get("if-none-match")
     if given is not None:
         return given.strip() == "*" or tag in [part.strip() for part in given.split(",")]
     since = request.headers.get("if-modified-since")
-    if since is None:
+    if since is None or updated is None:
         return False
     try:
         moment = parsedate_to_datetime(since)

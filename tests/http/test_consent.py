@@ -360,3 +360,15 @@ async def test_a_walk_whose_view_has_widened_meanwhile_starts_again(
         assert (await client.get(links(first)["next"])).status_code == 410
         again = (await client.get("Patient/a/$everything", params={"_since": since, "_count": "1"})).json()
         assert again["total"] == 5
+
+
+async def test_a_persons_view_that_changed_with_the_grant_is_never_a_304(world: Served) -> None:
+    await grant(world, "n", "s")
+    token = world.token("third-party", org="app")
+    first = await world.get("Person/one", token)
+    copy = {"If-None-Match": first.headers["etag"]}, {"If-Modified-Since": first.headers["last-modified"]}
+    assert (await world.get("Person/one", token, headers=copy[0])).status_code == 304
+    await revoke(world, "s")
+    for headers in copy:
+        answer = await world.get("Person/one", token, headers=headers)
+        assert (answer.status_code, len(answer.json()["link"])) == (200, 1)
