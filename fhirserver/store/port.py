@@ -107,7 +107,8 @@ class Store(Protocol):
         that does not hold raises `Conflict` (its message is the guard's reason; kind PRECONDITION_FAILED for
         ``if_version``). Two drafts of one key are refused with ValueError. Audit rows and the increments of the
         ledger counters named in ``epochs`` commit with the drafts. Records come back in the drafts' order, with
-        bodies. ``seq`` and ``updated`` never run backwards, whatever the clock does.
+        bodies. ``seq`` and ``updated`` never run backwards, whatever the clock does; ``updated`` is not below the time
+        of any audit row before it, so that what was told as a time stays true over a restart, too.
         """
 
     async def high_water(self) -> HighWater:

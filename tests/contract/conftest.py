@@ -20,10 +20,18 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture(params=STORES)
-async def store(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> AsyncIterator[Store]:
+ON_THREADS = "sqlite, slow disk"
+"""SQLite as it is when its disk does not answer at once: every read goes to the reader threads (ADR 0002)."""
+
+
+@pytest.fixture(params=[*STORES, ON_THREADS])
+async def store(
+    request: pytest.FixtureRequest, tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Store]:
     """An empty store of each kind, started."""
-    opened = open_store(f"{request.param}:///{tmp_path}/store.db", clock=clock)
+    if request.param == ON_THREADS:
+        monkeypatch.setattr("fhirserver.store.sqlite.readers.SLOW_SECONDS", -1.0)
+    opened = open_store(f"{request.param.partition(',')[0]}:///{tmp_path}/store.db", clock=clock)
     await opened.start()
     yield opened
     await opened.close()

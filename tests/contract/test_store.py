@@ -180,6 +180,20 @@ async def test_seq_and_updated_never_run_backwards_whatever_the_clock_does(store
     assert [time for _, _, time in seen] == sorted(time for _, _, time in seen)
 
 
+async def test_a_time_that_the_audit_trail_has_seen_is_not_gone_below_after_a_restart(
+    store: Store, clock: Clock
+) -> None:
+    told = (await store.high_water()).time
+    row = AuditRow(id="1", at=told, organization="o", subject="s", interaction="$everything", outcome="intent")
+    await store.audit.append([row])
+    await store.close()
+    clock.now -= 60_000
+    await store.start()
+    [record] = await store.commit([draft("Observation/a")])
+    assert record.updated >= told
+    assert await found(store, Query(updated_from=told)) == [record]
+
+
 async def test_seq_at_is_the_last_seq_before_a_time(store: Store, clock: Clock) -> None:
     assert await store.seq_at(START) == 0
     await store.commit([draft("Observation/a"), draft("Observation/b")])

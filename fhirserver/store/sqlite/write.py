@@ -59,7 +59,10 @@ class Transaction:
         self.interner = interner
         row = connection.execute("SELECT last, updated FROM commits ORDER BY last DESC LIMIT 1").fetchone()
         self.last: int = row[0] if row else 0
-        self.now = max(now, row[1]) if row else now
+        # Every timestamp that was told to anybody is at most the time of an audit row, so `_since` = a timestamp stays
+        # true when the clock steps back between two runs of the server.
+        told = connection.execute("SELECT max(at) FROM audit").fetchone()[0]
+        self.now = max(now, row[1] if row else 0, told or 0)
 
     def commit(self, drafts: Sequence[Prepared], guards: Sequence[Guard]) -> list[Record]:
         """Check everything, then store the drafts as new versions."""
