@@ -40,7 +40,7 @@ def prepare(raw: bytes, *, id: str) -> Stampable:
         for name, value in meta.items()
         if name not in ("versionId", "lastUpdated", "_versionId", "_lastUpdated")
     ]
-    order = [name for name in members if name != "_id"]
+    order = list(members)
     for name, before in (("id", "resourceType"), ("meta", "id")):
         if name not in members:
             at = order.index(before) + 1 if before in order else 0
