@@ -87,13 +87,15 @@ async def write(runtime: Runtime, resource: dict[str, Any]) -> str:
     One that is there keeps what ``resource`` does not mention: adding it again must not take its slug, or that it is a
     Part 2 program. ValueError when the id belongs to an organisation of another name, or the slug to another.
     """
-    from fhirserver.core.model import Key
-    from fhirserver.policy.gate import Put
+    from fhirserver.core.model import Key, parse_facts
+    from fhirserver.policy.gate import OPERATOR_ORGANIZATION, Put
 
     scoped = session.operator(runtime, "org add")
     await _check_slug(scoped, resource)
     there = await session.find(scoped, Key("Organization", resource["id"]))
     if there is not None:
+        if parse_facts(there.facts).custodian != OPERATOR_ORGANIZATION:
+            raise ValueError(f"Organization/{resource['id']} came with somebody's data; choose another id with --id.")
         body = msgspec.json.decode(b"".join([piece async for piece in scoped.body(there)]))
         if body.get("name") != resource["name"]:
             raise ValueError(f"The id {resource['id']!r} belongs to {body.get('name')!r}; choose another with --id.")
@@ -136,13 +138,16 @@ def _is_part2(kind: dict[str, Any]) -> bool:
 
 
 async def every(runtime: Runtime) -> list[dict[str, Any]]:
-    """Every organisation as id, name, slug, part2."""
-    from fhirserver.core.model import Query
+    """Every organisation that the operator keeps, as id, name, slug, part2."""
+    from fhirserver.core.model import Query, parse_facts
+    from fhirserver.policy.gate import OPERATOR_ORGANIZATION
 
     scoped = session.operator(runtime, "org list")
     found = []
     async for batch in scoped.scan(Query(types=frozenset({"Organization"}))):
         for record in batch:
+            if parse_facts(record.facts).custodian != OPERATOR_ORGANIZATION:
+                continue
             resource = msgspec.json.decode(record.body or b"{}")
             slugs = [held["value"] for held in resource.get("identifier", ()) if held.get("system") == SLUG_SYSTEM]
             found.append(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from fhirserver import config
 from fhirserver.core.errors import Fault, Kind
-from fhirserver.core.model import Key, Record
+from fhirserver.core.model import Key, Record, parse_facts
 
 if TYPE_CHECKING:
     from fhirserver.app import Runtime
@@ -29,8 +29,6 @@ def run(store: str | None, work: Callable[[Runtime], Awaitable[Result]]) -> Resu
     path = chosen.store_path
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if not path.exists():
-            path.touch(mode=0o600)  # charts are nobody else's to read; what SQLite puts beside it has the same rights
 
     async def inside() -> Result:
         from fhirserver import app
@@ -58,10 +56,16 @@ def operator(runtime: Runtime, purpose: str, *, organization: str | None = None)
 
 
 async def known_organization(scoped: Scoped, id: str) -> str:
-    """``id``, if such an Organization is stored (or it is the operator's own); ValueError naming the remedy if not."""
+    """``id``, if the operator keeps such an Organization (or it is its own); ValueError naming the remedy if not.
+
+    One that somebody imported among its data is nobody this installation has agreed with.
+    """
     from fhirserver.policy.principal import OPERATOR_ORGANIZATION
 
-    if id == OPERATOR_ORGANIZATION or await find(scoped, Key("Organization", id)) is not None:
+    if id == OPERATOR_ORGANIZATION:
+        return id
+    record = await find(scoped, Key("Organization", id))
+    if record is not None and parse_facts(record.facts).custodian == OPERATOR_ORGANIZATION:
         return id
     raise ValueError(f"There is no organisation {id!r} here; `fhirserver org add NAME --id {id}` makes it.")
 

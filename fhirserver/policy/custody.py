@@ -14,6 +14,7 @@ from fhirserver.core.model import Facts, Guard, Key, Query, Record, parse_facts
 from fhirserver.policy.derive import provenance_targets
 from fhirserver.policy.items import Item
 from fhirserver.policy.persons import is_subsetted
+from fhirserver.policy.principal import OPERATOR_ORGANIZATION
 from fhirserver.store.port import Store
 
 DELETIONS = "epoch/deletions"
@@ -96,6 +97,8 @@ def problem(
     """
     if is_subsetted(item.resource) and (item.key.type == "Person" or not imported):
         return Kind.BAD_REQUEST, "is tagged SUBSETTED: a view that leaves something out cannot be stored"
+    if item.key == Key("Organization", OPERATOR_ORGANIZATION) and organization != OPERATOR_ORGANIZATION:
+        return Kind.CONFLICT, f"{item.key} {BELONGS}"
     holder = known.custodian(item.key)
     if holder is not None and holder != organization and not takes_over:
         return Kind.CONFLICT, f"{item.key} {BELONGS}"

@@ -162,6 +162,14 @@ async def test_a_store_of_a_later_schema_version_is_refused_with_a_sentence(file
         await open_store(f"sqlite:///{file}", clock=Clock()).start()
 
 
+async def test_the_file_and_its_log_are_for_their_owner_only(tmp_path: Path) -> None:
+    store = open_store(f"sqlite:///{tmp_path}/x.db", clock=Clock())
+    await store.start()
+    await store.commit([draft("Observation/a")])
+    assert {file.stat().st_mode & 0o777 for file in tmp_path.iterdir()} == {0o600}
+    await store.close()
+
+
 async def test_a_file_that_is_no_store_is_refused_and_left_alone(tmp_path: Path) -> None:
     text, other = tmp_path / "notes.txt", tmp_path / "other.db"
     text.write_bytes(b"not a database, but long enough to be looked at " * 50)

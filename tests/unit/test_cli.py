@@ -169,6 +169,19 @@ def test_a_slug_has_one_owner(run: Run) -> None:
     assert "'clinic'" in sentence(run("org", "add", "Another", "--slug", "clinic"), 1)
 
 
+def test_an_organisation_that_came_with_data_is_nobody_to_deal_with(run: Run, tmp_path: Path) -> None:
+    run("org", "add", "North", "--id", "north")
+    file = tmp_path / "organizations.ndjson"
+    file.write_text(
+        '{"resourceType":"Organization","id":"operator","name":"Hijack"}\n'
+        '{"resourceType":"Organization","id":"stranger","name":"Stranger"}\n'
+    )
+    assert run("ingest", str(file), "--organization", "north").returncode == 1
+    assert [row["id"] for row in json.loads(run("org", "list", "--json").stdout)] == ["north"]
+    assert "stranger" in sentence(run("token", "--org", "stranger"), 1)
+    assert "--id" in sentence(run("org", "add", "Stranger", "--id", "stranger"), 1)
+
+
 def test_a_token_stands_alone_on_standard_output(run: Run) -> None:
     run("org", "add", "CareBridge")
     done = run("token", "--org", "carebridge")

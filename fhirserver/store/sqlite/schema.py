@@ -12,7 +12,9 @@ Two rules shape the tables:
 
 from __future__ import annotations
 
+import os
 import sqlite3
+from contextlib import suppress
 
 from fhirserver.core.errors import Unavailable
 
@@ -136,8 +138,11 @@ def prepare(path: str) -> None:
     Raises Unavailable with one sentence; it names neither the path nor anything in the file.
     """
     try:
+        # Charts are nobody else's business; SQLite gives its log the mode of the file.
+        with suppress(FileExistsError):
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         connection = sqlite3.connect(path, isolation_level=None, timeout=30)
-    except sqlite3.Error as error:
+    except (OSError, sqlite3.Error) as error:
         raise Unavailable("The store's file cannot be opened or created.") from error
     try:
         connection.execute(f"PRAGMA page_size = {PAGE_SIZE}")
