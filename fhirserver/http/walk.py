@@ -31,7 +31,7 @@ _BATCH = 256
 
 
 Naming = tuple[str, str]
-"""(facts, supports) of a member: whose resource names which supporting ones."""
+"""(custodian, supports) of members: whose resources name which supporting ones."""
 
 
 class Closures:
@@ -217,7 +217,7 @@ class Walk:
                 if left is not None:
                     left -= len(batch)
                 if whole:
-                    met.update([(record.facts, record.supports) for record in batch])
+                    met |= _namings(batch)
                 yield batch
 
     async def supporting_keys(self) -> list[Key]:
@@ -246,9 +246,13 @@ class Walk:
 
     async def _namings(self, *, whole: bool) -> set[Naming]:
         queries = [self.members(index, types=None, whole=whole) for index in range(len(self.patients))]
-        namings = {(tally.facts, tally.supports) for query in queries for tally in await self.tally(query)}
+        namings = {
+            (parse_facts(tally.facts).custodian, tally.supports)
+            for query in queries
+            for tally in await self.tally(query)
+        }
         if self._person is not None and (whole or self._is_news(self._person)):
-            namings.add((self._person.facts, self._person.supports))
+            namings |= _namings([self._person])
         return namings
 
     def _is_news(self, person: Record) -> bool:
@@ -263,9 +267,9 @@ class Walk:
     async def _follow(self, namings: Iterable[Naming]) -> dict[Key, tuple[str, int]]:
         """key -> (custodian of the resource that names it, time of its last change)."""
         named: dict[str, set[Key]] = {}
-        for facts, supports in namings:
+        for custodian, supports in namings:
             if supports:
-                named.setdefault(parse_facts(facts).custodian, set()).update(_keys(supports))
+                named.setdefault(custodian, set()).update(_keys(supports))
         found: dict[Key, tuple[str, int]] = {}
         for _ in range(DEPTH):
             following: dict[str, set[Key]] = {}
@@ -296,6 +300,15 @@ class Walk:
             as_of=self.as_of,
             bodies=bodies,
         )
+
+
+def _namings(records: Sequence[Record]) -> set[Naming]:
+    # A batch nearly always has one custodian; a tuple per record was measured to cost a tenth of the stream.
+    custodians = {parse_facts(facts).custodian for facts in {record.facts for record in records}}
+    if len(custodians) == 1:
+        (custodian,) = custodians
+        return {(custodian, supports) for supports in {record.supports for record in records}}
+    return {(parse_facts(record.facts).custodian, record.supports) for record in records}
 
 
 def _keys(supports: str) -> list[Key]:

@@ -227,7 +227,7 @@ class Scoped(View):
             hidden = await self._hidden_now(records)
             records = [record for record in records if record.key not in hidden] if hidden else records
         if query.bodies:
-            self._note(record.facts for record in records)
+            self._note({record.facts for record in records})
             if any(type_ == "Person" for type_, _ in pairs):
                 records = await self._cut(records)
         return records

@@ -101,7 +101,7 @@ class SqliteStore:
                 if not done and query.as_of is not None and given and not self._readers.at_once:
                     # A snapshot does not change, so the next batch may be read while this one is sent; only for
                     # one who has come back once: many take a single batch.
-                    ahead = self._readers.begin(steps.step)
+                    ahead = self._readers.ahead(steps.step)
                 if records:
                     given += 1
                     yield records
