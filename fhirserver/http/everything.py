@@ -71,6 +71,7 @@ class Answer:
         widened = await self._widened()
         here = await self._here(self._view(widened))
         walk = Walk(self.chart, self.selection, as_of=here.as_of, closures=self.server.closures, widened=widened)
+        self.facts = walk.facts
         at, entries = await self._cut(walk, here)
         if here.total is None and (self.selection.paged or at is None):
             here = msgspec.structs.replace(here, total=await walk.count())
@@ -188,7 +189,6 @@ class Answer:
     async def _counted(self, batches: AsyncIterator[list[Record]]) -> AsyncIterator[list[Record]]:
         async for batch in batches:
             self.sent += len(batch)
-            self.facts |= {record.facts for record in batch}
             yield batch
 
     def _chunks(

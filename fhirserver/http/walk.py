@@ -135,7 +135,7 @@ class Walk:
         widened: frozenset[str] = frozenset(),
     ) -> None:
         """``widened``: the patients whose chart is sent whole although `_since` is given, because the caller's view
-        of them widened after it."""
+        of them widened after it. ``facts`` holds those of the records given so far, for the labels of the answer."""
         self.scoped = chart.scoped
         self.patients = chart.patients
         self.closures = closures
@@ -148,6 +148,7 @@ class Walk:
         self._named: dict[Key, str] = {}
         self._tallies: dict[Query, list[Tally]] = {}
         self._met: set[Naming] | None = None
+        self.facts: set[str] = set()
         self.parts = self._parts()
 
     def _parts(self) -> list[Part]:
@@ -216,8 +217,10 @@ class Walk:
             async for batch in part.scan(after, left):
                 if left is not None:
                     left -= len(batch)
+                facts = {record.facts for record in batch}
+                self.facts |= facts
                 if whole:
-                    met |= _namings(batch)
+                    met |= _namings(batch, facts)
                 yield batch
 
     async def supporting_keys(self) -> list[Key]:
@@ -252,7 +255,7 @@ class Walk:
             for tally in await self.tally(query)
         }
         if self._person is not None and (whole or self._is_news(self._person)):
-            namings |= _namings([self._person])
+            namings |= _namings([self._person], {self._person.facts})
         return namings
 
     def _is_news(self, person: Record) -> bool:
@@ -302,9 +305,9 @@ class Walk:
         )
 
 
-def _namings(records: Sequence[Record]) -> set[Naming]:
+def _namings(records: Sequence[Record], facts: set[str]) -> set[Naming]:
     # A batch nearly always has one custodian; a tuple per record was measured to cost a tenth of the stream.
-    custodians = {parse_facts(facts).custodian for facts in {record.facts for record in records}}
+    custodians = {parse_facts(text).custodian for text in facts}
     if len(custodians) == 1:
         (custodian,) = custodians
         return {(custodian, supports) for supports in {record.supports for record in records}}

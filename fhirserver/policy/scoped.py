@@ -225,9 +225,11 @@ class Scoped(View):
         # What has left a chart is told by name only, and has to be told though it is hidden now.
         if query.as_of is not None and query.departed_since is None:
             hidden = await self._hidden_now(records)
-            records = [record for record in records if record.key not in hidden] if hidden else records
+            if hidden:
+                records = [record for record in records if record.key not in hidden]
+                pairs = {(record.type, record.facts) for record in records}
         if query.bodies:
-            self._note({record.facts for record in records})
+            self._note([facts for _, facts in pairs])
             if any(type_ == "Person" for type_, _ in pairs):
                 records = await self._cut(records)
         return records
