@@ -7,6 +7,7 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import msgspec
@@ -108,10 +109,13 @@ def _ingest(site: Site, count: int, spent: float, size: Size, tell: Tell) -> Ite
 
 
 def _chart(running: Running, path: str, size: Size) -> Iterator[Row]:
-    """Twice: read by the client of the standard library, as applications do, and off a bare socket, where the ceiling
-    is what the loopback can copy."""
+    """Three times, because the ceiling is the client's as much as the server's: read by httpx, as applications do, by
+    the standard library's client, and off a bare socket, where the ceiling is what the loopback can copy."""
     running.reader.stream(path)
-    for name, client in (("http.client", running.reader.library), ("bare socket", running.reader.stream)):
+    clients = {"http.client": running.reader.library, "bare socket": running.reader.stream}
+    if find_spec("httpx"):  # comes with the development extras
+        clients = {"httpx": running.reader.application, **clients}
+    for name, client in clients.items():
         charts_, ceilings = [], []
         for _ in range(size.repeats):
             charts_.append(client(path))
