@@ -27,8 +27,8 @@ DEPTH = 3
 NEVER_MEMBERS = frozenset({"AuditEvent"})
 """Reading a chart must not change the chart."""
 
-_BATCH = 128
-"""Measured: with 256 a chart comes a tenth faster, and others wait half as long again (p95 7 ms for 4)."""
+_BATCH = 192
+"""Measured: with 256 a chart comes a twentieth faster and others wait longer (p95 7 ms for 5), with 128 the reverse."""
 
 
 Naming = tuple[str, str]
