@@ -19,6 +19,7 @@ from fhirserver.core.model import Key
 from fhirserver.policy.consenting import grant_consent, revoke_consent
 from tests.build import by, condition, load, observation, organization, patient, person, practitioner
 from tests.http.test_everything import links, names
+from tests.http.test_streaming import outcome
 from tests.served import Served
 
 CANARY = "CANARY-7f3a"
@@ -228,6 +229,7 @@ async def test_a_consent_from_another_process_and_its_withdrawal_reach_a_running
         received += await anext(pieces)
         await command("consent", "revoke", "--person", "p", "--org", "app")
         withdrawn = time.monotonic()
+        assert (await outcome(server, within=1)).outcome == "cut"
         with pytest.raises(httpx.RemoteProtocolError):
             received += await slowly(pieces, until=withdrawn + 15)
     with pytest.raises(json.JSONDecodeError):
