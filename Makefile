@@ -28,7 +28,7 @@ quick: setup
 
 proof: setup
 	@mkdir -p docs/proof
-	@FHIRSERVER_PROOF=1 $(BIN)/python -m pytest -p no:cacheprovider | tee docs/proof/tests.txt
+	@FHIRSERVER_PROOF=1 $(BIN)/python -m pytest -p no:cacheprovider | grep -v '^rootdir' | tee docs/proof/tests.txt
 
 bench: setup
 	@$(BIN)/fhirserver bench $(ARGS)
