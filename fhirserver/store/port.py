@@ -122,7 +122,9 @@ class Store(Protocol):
         batches; ends at the high water of the last read."""
 
     def body(self, record: Record) -> AsyncIterator[bytes]:
-        """The body's bytes in pieces, in line or out of line; the version may have been superseded meanwhile."""
+        """The body's bytes in pieces, in line or out of line; the version may have been superseded meanwhile.
+
+        Raises Unavailable at the end of what there is when the whole (``record.size`` bytes) cannot be had."""
 
     async def reindex(self, items: Sequence[tuple[Record, Facts, Index]]) -> None:
         """Replace the index entries and facts of current versions in place: no new version, no new seq. A record

@@ -327,6 +327,16 @@ async def test_bodies_can_be_left_out(store: Store) -> None:
     assert b"".join([piece async for piece in store.body(slim)]) == whole.body
 
 
+async def test_a_body_that_is_not_there_whole_is_a_failure_and_no_shorter_body(store: Store) -> None:
+    [record] = await store.commit([draft("Observation/a", text="x" * 3_000_000)])
+    [stored] = await found(store, Query())
+    longer = msgspec.structs.replace(stored, size=record.size + 1)
+    never = msgspec.structs.replace(stored, seq=10**6)
+    for missing in (longer, never):
+        with pytest.raises(Unavailable):
+            [piece async for piece in store.body(missing)]
+
+
 async def test_a_large_body_is_kept_out_of_line_and_comes_back_whole(store: Store) -> None:
     text = "0123456789abcdef" * 200_000
     drafts = {key: draft(f"Binary/{key}", "p", text=text + key) for key in ("a", "b")}

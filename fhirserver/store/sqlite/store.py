@@ -173,6 +173,14 @@ class SqliteStore:
                 yield records
 
     async def body(self, record: Record) -> AsyncIterator[bytes]:
+        given = 0
+        async for piece in self._pieces(record):
+            given += len(piece)
+            yield piece
+        if given != record.size:  # what is not whole must not end like what is
+            raise Unavailable
+
+    async def _pieces(self, record: Record) -> AsyncIterator[bytes]:
         if record.body is not None:
             yield record.body
             return
@@ -211,7 +219,7 @@ class SqliteStore:
         while not done:
             records, done = await self._readers.run(steps.step)
             for record in records:
-                pieces = [piece async for piece in self.body(record)]
+                pieces = [piece async for piece in self._pieces(record)]
                 body = b"".join(pieces)
                 if len(body) != record.size:
                     yield f"{record.key} version {record.version}: the body has {len(body)} bytes, not {record.size}."
