@@ -18,7 +18,6 @@ from fhirserver.http.walk import Closures
 from fhirserver.policy.gate import Gate
 from fhirserver.policy.keys import Keys, load_keys
 from fhirserver.store.open import open_store
-from fhirserver.store.port import Store
 
 
 def wall_clock() -> int:
@@ -27,12 +26,11 @@ def wall_clock() -> int:
 
 
 class Runtime(NamedTuple):
-    """An opened installation; the store is for maintenance (check, reindex, stats), everything else asks the gate."""
+    """An opened installation: whoever wants anything of its store asks the gate."""
 
     settings: Settings
     keys: Keys
     gate: Gate
-    store: Store
     clock: Callable[[], int]
 
 
@@ -43,7 +41,7 @@ async def opened(settings: Settings, *, clock: Callable[[], int] = wall_clock) -
     await store.start()
     try:
         keys = load_keys(settings.keys_path)
-        yield Runtime(settings, keys, Gate(store, keys, clock=clock, operators=settings.operator_tokens), store, clock)
+        yield Runtime(settings, keys, Gate(store, keys, clock=clock, operators=settings.operator_tokens), clock)
     finally:
         await store.close()
 

@@ -14,8 +14,10 @@ import uvicorn
 
 from fhirserver.app import Runtime, application, opened, wall_clock
 from fhirserver.config import Settings
+from fhirserver.core.model import AuditRow
 from fhirserver.policy.principal import CallerClass, Principal, issue_token
 from fhirserver.policy.scopes import Scopes
+from fhirserver.store.open import open_store
 
 
 class Served:
@@ -48,6 +50,15 @@ class Served:
             **more,
         )
         return issue_token(self.runtime.keys, principal, now)
+
+    async def audit(self) -> list[AuditRow]:
+        """Every audit row so far, read through a store of its own, since the server shows nobody its store."""
+        store = open_store(self.runtime.settings.store, clock=self.runtime.clock)
+        await store.start()
+        try:
+            return [row async for batch in store.audit.scan() for row in batch]
+        finally:
+            await store.close()
 
     def client(self, token: str | None = None, **options: Any) -> httpx.AsyncClient:
         """A client of the FHIR base, with the operator's token unless given."""

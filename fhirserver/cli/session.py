@@ -44,6 +44,11 @@ def who() -> str:
     return f"command:{os.environ.get('USER') or os.getuid()}"
 
 
+def subject() -> str:
+    """Who runs this command, for the audit trail."""
+    return f"command:{os.environ.get('USER') or os.getuid()}"
+
+
 def operator(runtime: Runtime, purpose: str, *, organization: str | None = None) -> Scoped:
     """The audited system grant under which a command works; ``organization`` is whose behalf it writes on."""
     from fhirserver.policy.principal import OPERATOR_ORGANIZATION

@@ -19,9 +19,7 @@ def check(store: StoreUrl = None, json: AsJson = False) -> None:
     """Verify the store: index against bodies, versions, unfinished commits; exit code 1 if anything is wrong."""
 
     async def work(runtime: Runtime) -> list[str]:
-        from fhirserver.policy.derive import rederive
-
-        return [problem async for problem in runtime.store.verify(rederive)]
+        return [problem async for problem in runtime.gate.upkeep(subject=session.subject()).verify()]
 
     problems = session.run(store, work)
     if json:
@@ -76,22 +74,12 @@ def reindex(store: StoreUrl = None) -> None:
     from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     async def work(runtime: Runtime) -> int:
-        from fhirserver.core.model import Query
-        from fhirserver.policy.derive import rederive
-
-        done = 0
         columns = (TextColumn("{task.description}"), MofNCompleteColumn(), TimeRemainingColumn())
         console = Console(stderr=True)
         with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-            task = progress.add_task("reindex", total=await runtime.store.count(Query(bodies=False)))
-            async for batch in runtime.store.scan(Query()):
-                items = []
-                for record in batch:
-                    body = record.body or b"".join([piece async for piece in runtime.store.body(record)])
-                    items.append((record, *rederive(record, body)))
-                await runtime.store.reindex(items)
-                done += len(batch)
-                progress.update(task, completed=done)
-        return done
+            task = progress.add_task("reindex", total=None)
+            return await runtime.gate.upkeep(subject=session.subject()).reindex(
+                lambda done, total: progress.update(task, completed=done, total=total)
+            )
 
     say(f"{session.run(store, work)} resources indexed again.")

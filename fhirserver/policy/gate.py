@@ -27,6 +27,7 @@ from fhirserver.policy.principal import (
 )
 from fhirserver.policy.scoped import Chart, Scoped
 from fhirserver.policy.scopes import ALL
+from fhirserver.policy.upkeep import Upkeep
 from fhirserver.store.port import Store
 
 __all__ = [
@@ -104,17 +105,14 @@ class Gate:
     def system(self, *, subject: str, organization: str, purpose: str) -> Scoped:
         """The grant of system work: commands, ingest. It reads everything, writes as the custodian ``organization``,
         and is audited like any other."""
-        principal = Principal(
-            subject=subject,
-            organization=organization,
-            caller=CallerClass.OPERATOR,
-            scopes=ALL,
-            purpose=purpose,
-            until=MAX_TIME,
-        )
+        principal = _system(subject, organization, purpose)
         types = ALL.types("rs", CONTEXTS[CallerClass.OPERATOR])
         grant = standing_grant(principal, types)
         return Scoped(self, self._store, principal, grant, interaction="system", types=types, epoch=0)
+
+    def upkeep(self, *, subject: str) -> Upkeep:
+        """The store as a whole, for `check` and `reindex`."""
+        return Upkeep(self._store, self.trail(_system(subject, OPERATOR_ORGANIZATION, "upkeep")))
 
     async def issue(self, principal: Principal) -> str:
         """A signed token for ``principal``; its issuance is in the audit trail before it is handed out."""
@@ -167,3 +165,14 @@ class Gate:
         }
         widened = {patient: dossier.widened(principal.organization) for patient, dossier in dossiers.items()}
         return consented_grant(principal, types, openings, widened)
+
+
+def _system(subject: str, organization: str, purpose: str) -> Principal:
+    return Principal(
+        subject=subject,
+        organization=organization,
+        caller=CallerClass.OPERATOR,
+        scopes=ALL,
+        purpose=purpose,
+        until=MAX_TIME,
+    )

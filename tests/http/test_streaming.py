@@ -55,7 +55,7 @@ async def ask(server: Served, token: str | None = None) -> tuple[asyncio.StreamR
 
 async def outcomes(server: Served) -> list[AuditRow]:
     """The outcome rows of `$everything` so far."""
-    rows = [row async for batch in server.runtime.store.audit.scan() for row in batch]
+    rows = await server.audit()
     return [row for row in rows if row.interaction == "$everything" and row.intent is not None]
 
 
@@ -194,7 +194,7 @@ async def reads(server: Served, *, within: float) -> list[str]:
     """The outcomes of the reads so far, waited for."""
     end = time.monotonic() + within
     while time.monotonic() < end:
-        rows = [row async for batch in server.runtime.store.audit.scan() for row in batch]
+        rows = await server.audit()
         found = [row.outcome for row in rows if row.interaction == "read" and row.intent is not None]
         if found:
             return found
