@@ -43,7 +43,7 @@ class Application:
             response = refusal(fault, allowed=fault.allowed)
         except Fault as fault:
             response = refusal(fault)
-        except Exception:
+        except Exception:  # a defect of ours: logged with its trace, told without
             _log.exception("unexpected failure in %s", row.interaction if row else "routing")
             response = refusal(Fault(Kind.INTERNAL, "The server failed; the failure has been logged."))
         await self._answer(response, exchange, row, receive)
@@ -57,7 +57,7 @@ class Application:
             if isinstance(reason, Left):
                 return
             raise
-        except Exception as error:
+        except Exception as error:  # the same, while the answer is being made
             if exchange.status:
                 raise
             if not isinstance(error, Fault):

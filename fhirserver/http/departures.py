@@ -8,7 +8,6 @@ caller may still see are named. R4 forbids `entry.request` in a searchset (bdl-3
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from urllib.parse import quote
 
 import msgspec
 from starlette.types import ASGIApp
@@ -31,7 +30,9 @@ async def linked_since(chart: Chart, since: int) -> frozenset[str]:
     return frozenset(chart.patients).difference(before)
 
 
-async def departures(server: Server, chart: Chart, selection: Selection, *, path: str, media_type: str) -> ASGIApp:
+async def departures(
+    server: Server, chart: Chart, selection: Selection, *, base: str, path: str, media_type: str
+) -> ASGIApp:
     """The Bundle of what left since `_since`."""
     high = await chart.scoped.high_water()
     since = selection.since or 0
@@ -46,9 +47,8 @@ async def departures(server: Server, chart: Chart, selection: Selection, *, path
         "timestamp": instant(high.time),
         "link": [{"relation": "self", "url": selection.url(path)}],
     }
-    base = path.removesuffix(f"{chart.anchor.type}/{quote(chart.anchor.id)}/$everything").encode()
     return Streaming(
-        chunks=left.chunks(head, base, instant(high.time).encode()),
+        chunks=left.chunks(head, base.encode(), instant(high.time).encode()),
         headers={
             "Content-Type": f"{media_type}; charset=utf-8",
             "Vary": "Accept, Authorization",

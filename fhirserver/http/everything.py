@@ -14,17 +14,17 @@ import msgspec
 from starlette.requests import Request
 from starlette.types import ASGIApp
 
-from fhirserver.core import bundle, page
-from fhirserver.core.errors import Fault, Kind
+from fhirserver.core import bundle
 from fhirserver.core.model import Key, Record
 from fhirserver.core.page import Page, Position
 from fhirserver.core.stamp import instant
 from fhirserver.http.departures import departures, linked_since
 from fhirserver.http.labels import security
+from fhirserver.http.paging import Paging
 from fhirserver.http.respond import NDJSON, SECURITY_HEADERS, content_type
 from fhirserver.http.selection import Selection, pairs_of, parse
 from fhirserver.http.server import Server, bearer, strict
-from fhirserver.http.stream import Streaming, chosen_encoding, compressed
+from fhirserver.http.stream import Counted, Streaming, chosen_encoding, compressed
 from fhirserver.http.subset import projection_of
 from fhirserver.http.walk import OVERLAP_MILLISECONDS, Walk
 from fhirserver.policy.gate import Chart, Scoped
@@ -40,44 +40,39 @@ async def everything(request: Request, server: Server) -> ASGIApp:
     selection = parse(await pairs_of(request), strict=strict(request))
     media_type = content_type(request, selection.format, ndjson=not selection.departed)
     chart = await scoped.chart(anchor)
-    path = f"{server.fhir_base(request)}/{anchor.type}/{quote(anchor.id)}/$everything"
+    base = server.fhir_base(request) + "/"
+    path = f"{base}{anchor.type}/{quote(anchor.id)}/$everything"
     if selection.departed:
-        return await departures(server, chart, selection, path=path, media_type=media_type)
-    answer = Answer(server, chart, selection, path=path, ndjson=media_type == NDJSON)
+        return await departures(server, chart, selection, base=base, path=path, media_type=media_type)
+    answer = Answer(server, chart, selection, base=base, path=path, ndjson=media_type == NDJSON)
     return await answer.response(request, media_type)
 
 
 class Answer:
     """One answer: which entries of which walk, and how they are written."""
 
-    def __init__(self, server: Server, chart: Chart, selection: Selection, *, path: str, ndjson: bool) -> None:
+    def __init__(
+        self, server: Server, chart: Chart, selection: Selection, *, base: str, path: str, ndjson: bool
+    ) -> None:
         self.server = server
         self.scoped: Scoped = chart.scoped
         self.chart = chart
         self.selection = selection
+        self.base = base
         self.path = path
         self.ndjson = ndjson
-        self.sent = 0
-        self.facts: set[str] = set()
-        self.bound = page.binding(
-            f"{chart.scoped.principal.organization}/{chart.scoped.principal.subject}", self._fixed()
-        )
-
-    def _fixed(self) -> str:
-        # The host may differ between pages (several names, a proxy); the path and the fixed parameters may not.
-        return self.selection.url(f"{self.chart.anchor.type}/{self.chart.anchor.id}")
 
     async def response(self, request: Request, media_type: str) -> ASGIApp:
         widened = await self._widened()
-        here = await self._here(self._view(widened))
+        paging = self._paging(widened)
+        here = await paging.here(self.selection.page, offset=self.selection.offset)
         walk = Walk(self.chart, self.selection, as_of=here.as_of, closures=self.server.closures, widened=widened)
-        self.facts = walk.facts
         at, entries = await self._cut(walk, here)
         if here.total is None and (self.selection.paged or at is None):
             here = msgspec.structs.replace(here, total=await walk.count())
-        links = await self._links(walk, here, at)
-        head = self._head(here, links)
-        chunks = self._chunks(self._counted(walk.batches(at, entries) if at else _nothing()), here, head)
+        links = await self._links(walk, paging, here, at)
+        batches = Counted(walk.batches(at, entries) if at else _nothing())
+        chunks = self._chunks(walk, batches, here, self._head(here, links))
         headers = {
             "Content-Type": media_type if self.ndjson else f"{media_type}; charset=utf-8",
             "Vary": "Accept, Accept-Encoding, Authorization",
@@ -99,33 +94,16 @@ class Answer:
                 detail={"anchor": str(self.chart.anchor.key), "query": self.selection.url(""), "offset": here.offset},
             ),
             still_admitted=self.scoped.still_admitted,
-            sent=lambda: self.sent,
+            sent=lambda: batches.sent,
             stall_seconds=self.server.stall_seconds,
         )
 
-    def _view(self, widened: frozenset[str]) -> str:
-        """The digest of what decides which entries there are, beside the snapshot and the fixed parameters."""
+    def _paging(self, widened: frozenset[str]) -> Paging:
+        anchor = self.chart.anchor
+        # What decides which entries there are, beside the snapshot and the fixed parameters.
         lines = [self.scoped.grant.digest, *self.chart.patients, "", *sorted(widened)]
-        return blake2b("\n".join(lines).encode(), digest_size=8).hexdigest()
-
-    async def _here(self, view: str) -> Page:
-        """The page this request asks for: the sealed one, or a fresh snapshot."""
-        now = self.server.clock()
-        if self.selection.page is not None:
-            here = page.open_sealed(self.selection.page, key=self.server.page_key, bound=self.bound, now=now)
-            if here.view != view:
-                raise Fault(Kind.EXPIRED, "What you may see of this chart has changed; start the walk again.")
-            return here
-        high = await self.scoped.high_water()
-        return Page(
-            as_of=high.seq,
-            time=high.time,
-            total=None,
-            offset=self.selection.offset,
-            at=START if self.selection.offset == 0 else None,
-            view=view,
-            expires=now + self.server.page_minutes * 60_000,
-        )
+        view = blake2b("\n".join(lines).encode(), digest_size=8).hexdigest()
+        return Paging(self.server, self.scoped, self.selection.url(f"{anchor.type}/{anchor.id}"), view)
 
     async def _widened(self) -> frozenset[str]:
         """The patients whose chart is sent whole, because the caller came to see them (or more of them) only later."""
@@ -157,71 +135,55 @@ class Answer:
         only = msgspec.structs.replace(self.selection, applied=applied)
         return [_link("deleted", only.url(self.path))]
 
-    async def _links(self, walk: Walk, here: Page, at: Position | None) -> list[dict[str, str]]:
+    async def _links(self, walk: Walk, paging: Paging, here: Page, at: Position | None) -> list[dict[str, str]]:
         """self, first, previous, next, last in the seed's form, only those that lead somewhere; with `_since` also
         the way to what left the chart."""
         total, count, offset = here.total or 0, self.selection.count, here.offset
         if not count:
             place = [("_count", "0")] if count == 0 else [("_offset", str(offset))] if offset else []
             return [_link("self", self.selection.url(self.path, place)), *self._departed_link()]
-        links = [self._page_link("self", here, offset, at), self._page_link("first", here, 0, START)]
+
+        def link(relation: str, to: int, place: Position | None) -> dict[str, str]:
+            sealed = ("_page", paging.seal(here, offset=to, at=place))
+            return _link(
+                relation, self.selection.url(self.path, [("_count", str(count)), ("_offset", str(to)), sealed])
+            )
+
+        links = [link("self", offset, at), link("first", 0, START)]
         if offset > 0:
-            links.append(self._page_link("previous", here, max(0, offset - count), None))
+            links.append(link("previous", max(0, offset - count), None))
         if at is not None and offset + count < total:
             following = await walk.locate(at, count)
             if following is not None:
-                links.append(self._page_link("next", here, offset + count, following))
-        links.append(self._page_link("last", here, max(0, (total - 1) // count * count), None))
+                links.append(link("next", offset + count, following))
+        links.append(link("last", max(0, (total - 1) // count * count), None))
         return links + self._departed_link()
 
-    def _page_link(self, relation: str, here: Page, offset: int, at: Position | None) -> dict[str, str]:
-        sealed = page.seal(
-            msgspec.structs.replace(here, offset=offset, at=at),
-            key=self.server.page_key,
-            nonce=self.server.nonce(),
-            bound=self.bound,
-        )
-        count = str(self.selection.count)
-        return _link(
-            relation, self.selection.url(self.path, [("_count", count), ("_offset", str(offset)), ("_page", sealed)])
-        )
+    def _chunks(self, walk: Walk, batches: Counted, here: Page, head: dict[str, object]) -> AsyncGenerator[bytes, None]:
+        def tail() -> bytes:
+            after: dict[str, object] = {}
+            if not self.selection.paged:
+                after["total"] = here.offset + batches.sent if here.total is None else here.total
+            after |= _labelled(walk.facts)
+            return b"," + msgspec.json.encode(after)[1:-1] if after else b""
 
-    async def _counted(self, batches: AsyncIterator[list[Record]]) -> AsyncIterator[list[Record]]:
-        async for batch in batches:
-            self.sent += len(batch)
-            yield batch
+        def last() -> bytes:
+            text = f"complete: {batches.sent} resources, snapshot {instant(here.time)}"
+            issue = {"severity": "information", "code": "informational", "diagnostics": text}
+            return msgspec.json.encode({"resourceType": "OperationOutcome", "issue": [issue], **_labelled(walk.facts)})
 
-    def _chunks(
-        self, batches: AsyncIterator[list[Record]], here: Page, head: dict[str, object]
-    ) -> AsyncGenerator[bytes, None]:
-        project = projection_of(self.selection.elements, self.selection.summary)
         if self.ndjson:
-            shape = bundle.ndjson(last=lambda: self._last_line(here))
+            shape = bundle.ndjson(last=last)
         else:
-            base = self.path[: -len(f"{self.chart.anchor.type}/{quote(self.chart.anchor.id)}/$everything")]
-            shape = bundle.searchset(
-                base=base.encode(), head=msgspec.json.encode(head)[:-1], tail=lambda: self._tail(here)
-            )
+            shape = bundle.searchset(base=self.base.encode(), head=msgspec.json.encode(head)[:-1], tail=tail)
+        project = projection_of(self.selection.elements, self.selection.summary)
         return bundle.write(shape, batches, body=self.scoped.body, project=project)
 
-    def _tail(self, here: Page) -> bytes:
-        total = (
-            b""
-            if self.selection.paged
-            else b',"total":%d' % (here.offset + self.sent if here.total is None else here.total)
-        )
-        labels = security(self.facts)
-        meta = b',"meta":' + msgspec.json.encode({"security": labels}) if labels else b""
-        return total + meta
 
-    def _last_line(self, here: Page) -> bytes:
-        text = f"complete: {self.sent} resources, snapshot {instant(here.time)}"
-        issue: dict[str, object] = {"severity": "information", "code": "informational", "diagnostics": text}
-        line: dict[str, object] = {"resourceType": "OperationOutcome", "issue": [issue]}
-        labels = security(self.facts)
-        if labels:
-            line["meta"] = {"security": labels}
-        return msgspec.json.encode(line)
+def _labelled(facts: set[str]) -> dict[str, object]:
+    """`meta` with the high-water mark of what was sent; nothing where it carries no label."""
+    labels = security(facts)
+    return {"meta": {"security": labels}} if labels else {}
 
 
 def _link(relation: str, url: str) -> dict[str, str]:

@@ -7,22 +7,24 @@ ignored, since an ignored filter would return what was not asked for; the full s
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from urllib.parse import quote, urlencode
 
 import msgspec
 from starlette.requests import Request
 from starlette.types import ASGIApp
 
-from fhirserver.core import bundle, page
+from fhirserver.core import bundle
 from fhirserver.core.definitions import search_parameters
 from fhirserver.core.errors import Fault, Kind
-from fhirserver.core.model import Key, Query, Record
-from fhirserver.core.page import Page, Position
+from fhirserver.core.model import Key, Query
+from fhirserver.core.page import Position
 from fhirserver.core.stamp import instant
+from fhirserver.http.paging import Paging
 from fhirserver.http.respond import SECURITY_HEADERS, content_type
+from fhirserver.http.selection import TOLERATED
 from fhirserver.http.server import Server, bearer, strict
-from fhirserver.http.stream import Streaming
+from fhirserver.http.stream import Counted, Streaming
 from fhirserver.policy.gate import Scoped
 
 INTERACTION = "search-type"
@@ -30,7 +32,6 @@ DEFAULT_COUNT = 50
 MAX_COUNT = 1000
 MAX_GROUPS = 20
 MAX_VALUES = 500
-_TOLERATED = frozenset({"_pretty", "_totalMethod", "_format"})
 _COMMA = re.compile(r"(?<!\\),")
 _LINK_TARGETS = ("Patient", "Practitioner", "RelatedPerson", "Person")
 
@@ -52,28 +53,18 @@ async def search_type(request: Request, server: Server) -> ASGIApp:
     search = parse(type_, pairs, strict=strict(request))
     media_type = content_type(request, request.query_params.get("_format"))
     scoped = await scoped.everyone()
-    path = f"{server.fhir_base(request)}/{type_}"
-    bound = page.binding(
-        f"{scoped.principal.organization}/{scoped.principal.subject}", f"{type_}?{urlencode(search.applied)}"
-    )
-    here = await _here(server, scoped, search, bound)
+    base = server.fhir_base(request) + "/"
+    paging = Paging(server, scoped, f"{type_}?{urlencode(search.applied)}", scoped.grant.digest)
+    here = await paging.here(search.page)
     query = msgspec.structs.replace(search.query, as_of=here.as_of, after=here.at.after if here.at else 0)
-    links = [{"relation": "self", "url": _url(path, search, search.page)}]
+    links = [{"relation": "self", "url": _url(base + type_, search, search.page)}]
     following = await _following(scoped, query, search.count)
     if following is not None:
-        sealed = page.seal(
-            msgspec.structs.replace(here, offset=here.offset + search.count, at=Position(0, following)),
-            key=server.page_key,
-            nonce=server.nonce(),
-            bound=bound,
-        )
-        links.append({"relation": "next", "url": _url(path, search, sealed)})
+        sealed = paging.seal(here, offset=here.offset + search.count, at=Position(0, following))
+        links.append({"relation": "next", "url": _url(base + type_, search, sealed)})
     head = {"resourceType": "Bundle", "type": "searchset", "timestamp": instant(here.time), "link": links}
-    shape = bundle.searchset(
-        base=(server.fhir_base(request) + "/").encode(), head=msgspec.json.encode(head)[:-1], tail=lambda: b""
-    )
-    sent = _Counter()
-    batches = sent.counted(scoped.scan(msgspec.structs.replace(query, limit=search.count)))
+    shape = bundle.searchset(base=base.encode(), head=msgspec.json.encode(head)[:-1], tail=lambda: b"")
+    batches = Counted(scoped.scan(msgspec.structs.replace(query, limit=search.count)))
     return Streaming(
         chunks=bundle.write(shape, batches, body=scoped.body),
         headers={"Content-Type": f"{media_type}; charset=utf-8", "Vary": "Accept, Authorization", **SECURITY_HEADERS},
@@ -81,7 +72,7 @@ async def search_type(request: Request, server: Server) -> ASGIApp:
             interaction=INTERACTION, patients=(), detail={"type": type_, "query": f"?{urlencode(search.applied)}"}
         ),
         still_admitted=scoped.still_admitted,
-        sent=lambda: sent.count,
+        sent=lambda: batches.sent,
         stall_seconds=server.stall_seconds,
     )
 
@@ -94,7 +85,7 @@ def parse(type_: str, pairs: list[tuple[str, str]], *, strict: bool) -> Search:
     count, sealed = DEFAULT_COUNT, None
     applied: list[tuple[str, str]] = []
     for name, value in pairs:
-        if name in _TOLERATED:
+        if name in TOLERATED or name == "_format":
             continue
         if not value.strip():
             raise Fault(Kind.BAD_REQUEST, f"{name[:64]} is empty.", expression=name[:64])
@@ -146,20 +137,6 @@ def _person_terms(name: str, value: str) -> list[str]:
     return [f"Person|{name}={reference}" for reference in references]
 
 
-async def _here(server: Server, scoped: Scoped, search: Search, bound: bytes) -> Page:
-    now = server.clock()
-    if search.page is not None:
-        here = page.open_sealed(search.page, key=server.page_key, bound=bound, now=now)
-        if here.view != scoped.grant.digest:
-            raise Fault(Kind.EXPIRED, "What you may see has changed; start the search again.")
-        return here
-    high = await scoped.high_water()
-    expires = now + server.page_minutes * 60_000
-    return Page(
-        as_of=high.seq, time=high.time, total=None, offset=0, at=None, view=scoped.grant.digest, expires=expires
-    )
-
-
 async def _following(scoped: Scoped, query: Query, count: int) -> int | None:
     """The seq of this page's last record if another record follows it."""
     seqs: list[int] = []
@@ -171,13 +148,3 @@ async def _following(scoped: Scoped, query: Query, count: int) -> int | None:
 def _url(path: str, search: Search, sealed: str | None) -> str:
     pairs = [*search.applied, ("_count", str(search.count)), *([("_page", sealed)] if sealed else [])]
     return f"{path}?" + "&".join(f"{name}={quote(value, safe=',:|/')}" for name, value in pairs)
-
-
-class _Counter:
-    def __init__(self) -> None:
-        self.count = 0
-
-    async def counted(self, batches: AsyncIterator[list[Record]]) -> AsyncIterator[list[Record]]:
-        async for batch in batches:
-            self.count += len(batch)
-            yield batch

@@ -18,6 +18,7 @@ import msgspec
 from starlette.types import Receive, Scope, Send
 
 from fhirserver.core.errors import Fault
+from fhirserver.core.model import Record
 
 RECHECK_SECONDS = 0.4
 """How often a running answer asks whether its grant still holds; withdrawal must bite within a second."""
@@ -46,12 +47,12 @@ class Streaming(msgspec.Struct, kw_only=True):
     """An ASGI response over an async iterator of chunks, under one audited disclosure.
 
     ``still_admitted`` raises a Fault when the grant no longer holds; ``sent()`` is the number of entries out so far;
-    ``compress`` turns the chunks into compressed ones.
+    a reader that takes nothing for ``stall_seconds`` is dropped. ``progress`` counts the chunks that were taken.
     """
 
     chunks: AsyncGenerator[bytes, None]
     headers: Mapping[str, str]
-    disclosure: AbstractAsyncContextManager[Any]
+    disclosure: AbstractAsyncContextManager[Note]
     still_admitted: Callable[[], Awaitable[None]]
     sent: Callable[[], int]
     stall_seconds: float
@@ -123,6 +124,19 @@ class Streaming(msgspec.Struct, kw_only=True):
                 seen, since = self.progress, loop.time()
             elif loop.time() - since >= self.stall_seconds:
                 raise Aborted("the reader made no progress")
+
+
+class Counted:
+    """Batches passed on, and how many records they held so far."""
+
+    def __init__(self, batches: AsyncIterator[list[Record]]) -> None:
+        self.sent = 0
+        self._batches = batches
+
+    async def __aiter__(self) -> AsyncIterator[list[Record]]:
+        async for batch in self._batches:
+            self.sent += len(batch)
+            yield batch
 
 
 async def _disconnected(receive: Receive) -> None:

@@ -119,11 +119,8 @@ class Scoped(View):
             await self._trail.deny(self._interaction, {"resource": str(key)[:LONGEST_NAME]})
         return forbidden() if caller in _CLOSED else Fault(Kind.NOT_FOUND, f"{key} was not found.")
 
-    def body(self, record: Record) -> AsyncIterator[bytes]:
+    async def body(self, record: Record) -> AsyncIterator[bytes]:
         """The body of a record this Scoped has given, in pieces, wherever it is kept."""
-        return self._body(record)
-
-    async def _body(self, record: Record) -> AsyncIterator[bytes]:
         if record.body is not None:
             yield record.body
             return
