@@ -11,35 +11,24 @@ import pytest
 
 from ingest.load import Options, ingest
 from tests.served import Served
-
-DEV = Path(__file__).parents[2].parent / "shared" / "data" / "dev"
-FOLDERS = (
-    "blaze-synthea-2021",
-    "synthea-2021-hiv",
-    "synthea-bulk-ndjson",
-    "synthea-transaction",
-    "us-core-7.0.0-examples",
-)
+from tests.shared import DEV_FOLDERS, shared
 
 
 @pytest.fixture
 def expected() -> dict[str, Any]:
-    if not DEV.is_dir():
-        print(f"the shared data are not there: {DEV}")
-        pytest.skip("the shared data are not there")
-    answers: dict[str, Any] = json.loads((DEV / "expected-everything.json").read_bytes())
+    answers: dict[str, Any] = json.loads(shared("data/dev/expected-everything.json").read_bytes())
     return answers
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("folder", FOLDERS)
+@pytest.mark.parametrize("folder", DEV_FOLDERS)
 async def test_every_chart_has_exactly_the_members_of_the_official_table(
     server: Served, expected: dict[str, Any], folder: str, tmp_path: Path
 ) -> None:
     scoped = server.gate.system(subject="test", organization="operator", purpose="test")
     # The independent reading counts the four searchset Bundles of the US Core folder as resources of their own.
     options = Options(rejects=tmp_path / "rejects.ndjson", as_resources=folder.startswith("us-core"))
-    report = await ingest([DEV / folder], scoped, options, lambda _: None)
+    report = await ingest([shared(f"data/dev/{folder}")], scoped, options, lambda _: None)
     assert report.rejected == 0
     patients = expected[folder]["patients"]
     assert patients

@@ -10,8 +10,7 @@ import pytest
 
 from ingest.load import Options, ingest
 from tests.served import Served
-
-EXAMPLES = Path(__file__).parents[2].parent / "shared" / "data" / "examples" / "hl7-r4-examples"
+from tests.shared import shared
 
 
 def ordered(raw: bytes) -> Any:
@@ -26,13 +25,11 @@ def ordered(raw: bytes) -> Any:
 
 @pytest.mark.slow
 async def test_the_official_examples_read_back_as_they_were(server: Served, tmp_path: Path) -> None:
-    if not EXAMPLES.is_dir():
-        print(f"the official examples are not there: {EXAMPLES}")
-        pytest.skip("the official examples are not there")
-    files = sorted(EXAMPLES.glob("*.json"))
+    examples = shared("data/examples/hl7-r4-examples")
+    files = sorted(examples.glob("*.json"))
     scoped = server.gate.system(subject="test", organization="operator", purpose="test")
     rejects = tmp_path / "rejects.ndjson"
-    report = await ingest([EXAMPLES], scoped, Options(as_resources=True, rejects=rejects), lambda _: None)
+    report = await ingest([examples], scoped, Options(as_resources=True, rejects=rejects), lambda _: None)
     assert len(files) - report.rejected >= 800
     refused = {json.loads(line)["source"] for line in rejects.read_text().splitlines()}
     compared = 0
@@ -49,5 +46,5 @@ async def test_the_official_examples_read_back_as_they_were(server: Served, tmp_
             assert ordered(answer.content) == ordered(raw), file.name
             compared += 1
     assert compared >= 790
-    again = await ingest([EXAMPLES], scoped, Options(as_resources=True, rejects=rejects), lambda _: None)
+    again = await ingest([examples], scoped, Options(as_resources=True, rejects=rejects), lambda _: None)
     assert (again.created, again.updated) == (0, 0)

@@ -18,8 +18,7 @@ import pytest
 from fhirserver.core.index import UNKNOWN_OWNER, extract
 from fhirserver.core.model import Index
 from tests.indexed import of, terms, to
-
-SHARED = Path(__file__).parents[2].parent / "shared" / "data"
+from tests.shared import shared
 
 
 @pytest.mark.parametrize(
@@ -113,13 +112,6 @@ def test_labels_are_system_and_code_of_the_security_labels() -> None:
     assert of("Basic", meta={"security": security}).labels == ("s|R", "|N")
 
 
-def shared(name: str) -> Path:
-    if not (SHARED / name).exists():
-        print(f"{name} is not beside this checkout; this test did not run.")
-        pytest.skip(f"{name} is not there")
-    return SHARED / name
-
-
 def documents(path: Path) -> Iterator[dict[str, Any]]:
     """The JSON documents of a file, which may be compressed or one per line."""
     raw = path.read_bytes()
@@ -148,9 +140,9 @@ def resources(folder: Path) -> Iterator[dict[str, Any]]:
     ["blaze-synthea-2021", "synthea-2021-hiv", "synthea-bulk-ndjson", "synthea-transaction", "us-core-7.0.0-examples"],
 )
 def test_charts_are_those_of_an_independent_reading_of_the_official_table(name: str) -> None:
-    expected = json.loads(shared("dev/expected-everything.json").read_bytes())[name]["patients"]
+    expected = json.loads(shared("data/dev/expected-everything.json").read_bytes())[name]["patients"]
     charts: dict[str, Counter[str]] = defaultdict(Counter)
-    for resource in resources(shared(f"dev/{name}")):
+    for resource in resources(shared(f"data/dev/{name}")):
         for patient in extract(resource).compartments:
             charts[patient][resource["resourceType"]] += 1
     assert {patient: dict(chart) for patient, chart in charts.items()} == {
@@ -159,7 +151,7 @@ def test_charts_are_those_of_an_independent_reading_of_the_official_table(name: 
 
 
 def examples() -> Iterator[dict[str, Any]]:
-    for path in sorted(shared("examples/hl7-r4-examples").rglob("*.json")):
+    for path in sorted(shared("data/examples/hl7-r4-examples").rglob("*.json")):
         yield json.loads(path.read_bytes())
 
 

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from tests.imported import Imports, bundle, imports, observation, patient
-
-SEED = Path(__file__).parents[2].parent / "shared" / "seeds" / "002_02fecf7f0baa8875.txt"
+from tests.shared import shared
 
 PERSON = {
     "resourceType": "Person",
@@ -53,10 +52,7 @@ async def test_a_person_in_the_input_is_the_one_of_its_patients_wherever_it_stan
 
 
 async def test_the_published_example_is_rejected_with_its_place_and_taken_without_its_commas(store: Imports) -> None:
-    if not SEED.exists():
-        print(f"the published example is not there: {SEED}")
-        pytest.skip("the published example is not there")
-    text = SEED.read_text()
+    text = shared("seeds/002_02fecf7f0baa8875.txt").read_text()
     start = text.index('{\n"resourceType": "Bundle"')
     example = text[start : text.index("\n\nAs you can see", start)]
     file = store.write("published.json", example.encode())

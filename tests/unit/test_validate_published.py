@@ -9,12 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
-import pytest
 
 from fhirserver.core.validate import issues
+from tests.shared import shared
 
-SHARED = Path(__file__).parents[2].parent / "shared"
-DEV, EXAMPLES, INVALID = SHARED / "data/dev", SHARED / "data/examples", SHARED / "data/invalid/fhir-test-cases"
+INVALID = "data/invalid/fhir-test-cases"
 
 WRONG_EXAMPLES = {
     "DeviceMetric-example.json": (
@@ -112,11 +111,8 @@ GOOD_YET_REFUSED = {
 }
 
 
-def files_of(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        print(f"not there, so not checked: {folder.name}")
-        pytest.skip(f"the shared data folder {folder.name} is not beside the checkout")
-    return sorted(folder.glob("*.json"))
+def files_of(folder: str) -> list[Path]:
+    return sorted(shared(folder).glob("*.json"))
 
 
 def refused(files: list[Path]) -> dict[str, list[str]]:
@@ -125,7 +121,7 @@ def refused(files: list[Path]) -> dict[str, list[str]]:
 
 
 def test_all_official_examples_but_the_wrong_ones_are_accepted() -> None:
-    files = files_of(EXAMPLES / "hl7-r4-examples")
+    files = files_of("data/examples/hl7-r4-examples")
     found = refused(files)
     assert found.keys() == WRONG_EXAMPLES.keys()
     assert {name: paths[0] for name, paths in found.items()} == {
@@ -135,11 +131,11 @@ def test_all_official_examples_but_the_wrong_ones_are_accepted() -> None:
 
 
 def test_record_requests_are_accepted() -> None:
-    assert refused(files_of(EXAMPLES / "cdex-record-requests")) == {}
+    assert refused(files_of("data/examples/cdex-record-requests")) == {}
 
 
 def test_bad_resources_are_refused_at_the_right_place() -> None:
-    for path in files_of(INVALID / "bad"):
+    for path in files_of(f"{INVALID}/bad"):
         listed = issues(path.read_bytes())[1]
         expected = BAD.get(path.stem)
         if expected is None:
@@ -154,14 +150,13 @@ def test_bad_resources_are_refused_at_the_right_place() -> None:
 
 
 def test_nearly_all_structurally_bad_resources_are_refused() -> None:
-    files_of(INVALID / "bad")
-    index = json.loads((INVALID / "index.json").read_bytes())
+    index = json.loads(shared(f"{INVALID}/index.json").read_bytes())
     structural = {Path(each["file"]).stem for each in index if each["structural"]}
     assert structural - BAD.keys() == STRUCTURAL_YET_ACCEPTED.keys()
 
 
 def test_good_resources_are_accepted() -> None:
-    assert {Path(name).stem for name in refused(files_of(INVALID / "good"))} == GOOD_YET_REFUSED.keys()
+    assert {Path(name).stem for name in refused(files_of(f"{INVALID}/good"))} == GOOD_YET_REFUSED.keys()
 
 
 class Entry(msgspec.Struct):
@@ -175,7 +170,7 @@ class Bundle(msgspec.Struct):
 
 def development_resources() -> Iterator[tuple[str, bytes]]:
     openers = {".bz2": bz2.decompress, ".gz": gzip.decompress}
-    for path in sorted(DEV.glob("*/*")):
+    for path in sorted(shared("data/dev").glob("*/*")):
         if path.suffix == ".md":
             continue
         raw = openers.get(path.suffix, bytes)(path.read_bytes())
@@ -188,7 +183,6 @@ def development_resources() -> Iterator[tuple[str, bytes]]:
 
 
 def test_development_resources_are_accepted() -> None:
-    files_of(DEV)
     count = 0
     for name, raw in development_resources():
         count += 1
