@@ -14,10 +14,8 @@ from uuid import UUID, uuid5
 
 import msgspec
 
+from fhirserver.core.lexical import is_id
 from ingest.scan import UNDECODABLE
-
-ID = re.compile(r"[A-Za-z0-9\-.]{1,64}").fullmatch
-"""FHIR's id."""
 
 SOURCE_ID = "urn:fhirserver:source-id:"
 """System, with the organisation's id behind it, of the identifier that keeps an id which ``--namespace`` replaced."""
@@ -179,7 +177,7 @@ def name_entry(entry: Shape, found: Skim) -> Named:
         return Named(found.resourceType, asked)
     url = entry.fullUrl or ""
     if known := _UUID(url) or _OID(url):
-        if ID(known[1]):
+        if is_id(known[1]):
             return Named(found.resourceType, known[1])
     elif (rest := _REST(url)) and rest[1] == found.resourceType:
         return Named(found.resourceType, rest[2])

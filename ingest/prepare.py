@@ -11,12 +11,12 @@ import msgspec
 
 from fhirserver.core import stamp
 from fhirserver.core.errors import Issue
+from fhirserver.core.lexical import is_id
 from fhirserver.core.model import Key
 from fhirserver.core.validate import issues
 from fhirserver.policy.gate import Put
 from ingest import clean
 from ingest.identify import (
-    ID,
     SOURCE_ID,
     Named,
     Refused,
@@ -241,4 +241,4 @@ def _key(type_: str, id_: str) -> str:
     """``Type/id`` for the report, if it can be a key at all."""
     if not type_.isalpha():
         return ""
-    return f"{type_}/{id_}" if ID(id_) else type_
+    return f"{type_}/{id_}" if is_id(id_) else type_

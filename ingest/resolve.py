@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from fhirserver.core import structure
+from fhirserver.core import definitions
 from fhirserver.core.model import Query, parse_facts
 from ingest.identify import Condition, Refused, identifiers, parse_condition, renamed, skim
 from ingest.scratch import Scratch, Target
@@ -176,7 +176,7 @@ class Resolver:
         return "" if "?" in text else None
 
     def _local(self, type_: str, id_: str, rest: str) -> str | None:
-        if type_ not in structure.resource_types():
+        if type_ not in definitions.RESOURCE_TYPES:
             return None
         target = self._scratch.other_name(self._bundle, f"{type_}/{id_}") if self._bundle else None
         if target is None:

@@ -22,7 +22,6 @@ SLUG_SYSTEM = "urn:fhirserver:tenant"
 PART2 = {"system": "urn:fhirserver:program", "code": "42CFRPart2", "display": "42 CFR Part 2 program"}
 """`Organization.type` of a Part 2 program."""
 
-_ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")
 _SLUG = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 
 app = typer.Typer(help="Organisations.", no_args_is_help=True)
@@ -59,10 +58,12 @@ def describe(
     name: str, *, id: str | None = None, slug: str | None = None, part2_program: bool = False
 ) -> dict[str, Any]:
     """The Organization resource; ValueError in one sentence for a name, id or slug that cannot be one."""
+    from fhirserver.core.lexical import is_id
+
     name = " ".join(name.split())
     if not name:
         raise ValueError("An organisation needs a name.")
-    if id is not None and not _ID.fullmatch(id):
+    if id is not None and not is_id(id):
         raise ValueError(f"{id!r} cannot be an id: 1 to 64 letters, digits, '-' and '.'.")
     if slug is not None and not _SLUG.fullmatch(slug):
         raise ValueError(f"{slug!r} cannot be a slug: lower-case letters, digits and '-', at most 63.")

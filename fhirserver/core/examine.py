@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from fhirserver.core import definitions
 from fhirserver.core.errors import Issue
 from fhirserver.core.references import LOCAL, target
 from fhirserver.core.shapes import (
@@ -20,7 +21,6 @@ from fhirserver.core.shapes import (
     lacks_concept,
     shape,
 )
-from fhirserver.core.structure import resource_types
 
 MAX_ISSUES = 1000
 """After so many a last issue says that there are more: a hostile input must not make an answer of gigabytes."""
@@ -71,7 +71,7 @@ class _Examiner:
             self.report("structure", path, "must be a JSON object with a resourceType")
             return
         type_ = value.get("resourceType")
-        if not isinstance(type_, str) or type_ not in resource_types():
+        if not isinstance(type_, str) or type_ not in definitions.RESOURCE_TYPES:
             code, what = ("required", "is required") if type_ is None else ("value", "is not an R4 resource type")
             if "resourceType" in value and type_ is None:
                 code, what = "structure", "must be a string"
@@ -106,7 +106,7 @@ class _Examiner:
                 if id_ in types:
                     self.report("invariant", f"{place}.id", "another contained resource has the same id")
                 type_ = each.get("resourceType")
-                types[id_] = type_ if isinstance(type_, str) and type_ in resource_types() else ""
+                types[id_] = type_ if isinstance(type_, str) and type_ in definitions.RESOURCE_TYPES else ""
             if f"{LOCAL}{id_}" not in named and LOCAL not in _local_names(each):
                 self.report("invariant", place, "dom-3: nothing refers to this contained resource")
         for text, targets, place in scope.references:

@@ -45,7 +45,8 @@ _DATE_TIME = re.compile(rf"{_DAY}(?:T{_CLOCK}{_ZONE})?|{_YEAR}(?:-(?:0[1-9]|1[0-
 _INSTANT = re.compile(rf"{_DAY}T{_CLOCK}{_ZONE}").fullmatch
 _ZONELESS = re.compile(rf"{_DAY}T{_CLOCK}").fullmatch
 _TIME = re.compile(_CLOCK).fullmatch
-_ID = re.compile(r"[A-Za-z0-9\-.]{1,64}").fullmatch
+is_id = re.compile(r"[A-Za-z0-9\-.]{1,64}").fullmatch
+"""Whether a text is an `id`: 1 to 64 letters, digits, '-' and '.'."""
 _CODE = re.compile(r"[^\s]+(?:\s[^\s]+)*").fullmatch
 _BLANK = re.compile(r"\s").search
 _OID = re.compile(r"urn:oid:[0-2](?:\.(?:0|[1-9][0-9]*))+").fullmatch
@@ -72,7 +73,7 @@ def code_problem(value: str) -> str:
 
 def id_problem(value: str) -> str:
     """`id`: 1-64 of A-Z a-z 0-9 - and the full stop."""
-    return "" if _ID(value) else "must be 1 to 64 letters, digits, '-' or '.'"
+    return "" if is_id(value) else "must be 1 to 64 letters, digits, '-' or '.'"
 
 
 def uri_problem(value: str) -> str:

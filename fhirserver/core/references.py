@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 
+from fhirserver.core import definitions
 from fhirserver.core.lexical import uri_problem
-from fhirserver.core.structure import resource_types
 
 LOCAL = "#"
 """What `target` answers for a reference to a contained resource (or, as ``#`` alone, to the container)."""
@@ -31,7 +31,7 @@ def target(reference: str) -> str:
     """
     if reference.startswith("#"):
         return LOCAL
-    known = resource_types()
+    known = definitions.RESOURCE_TYPES
     match = _REST(reference) or _CONDITIONAL(reference)
     if match is not None:
         if match[1] not in known:

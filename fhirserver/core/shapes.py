@@ -11,9 +11,10 @@ from typing import Any
 
 import msgspec
 
+from fhirserver.core import definitions
 from fhirserver.core.invariants import Rule, compile_rules
 from fhirserver.core.lexical import PRIMITIVES, Primitive
-from fhirserver.core.structure import Element, codes, elements, primitive_types, resource_types, value_set
+from fhirserver.core.structure import Element, codes, elements, primitive_types, value_set
 
 RESOURCE = "Resource"
 """The type of a member that holds any resource: `contained`, and those of Bundle entries and Parameters."""
@@ -78,7 +79,7 @@ def shape(type_: str) -> Shape:
             required[element.name] = names
         if element.choice:
             choices.update((name, element.name) for name in names)
-    return Shape(type_, type_ in resource_types(), members, required, choices, compile_rules(type_, present))
+    return Shape(type_, type_ in definitions.RESOURCE_TYPES, members, required, choices, compile_rules(type_, present))
 
 
 def _presence(member: Member) -> tuple[str, ...]:

@@ -50,7 +50,6 @@ class Element(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class _Elements(msgspec.Struct, frozen=True):
-    resources: frozenset[str]
     primitives: frozenset[str]
     types: dict[str, msgspec.Raw]
 
@@ -71,11 +70,6 @@ def _tables() -> _Elements:
 @cache
 def _value_sets() -> _Bindings:
     return msgspec.json.decode(files("fhirserver.data").joinpath("bindings.json").read_bytes(), type=_Bindings)
-
-
-def resource_types() -> frozenset[str]:
-    """The 146 concrete resource types."""
-    return _tables().resources
 
 
 def primitive_types() -> frozenset[str]:

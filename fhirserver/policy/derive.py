@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -11,9 +10,8 @@ import msgspec
 from fhirserver.core.definitions import DIRECTORY_TYPES
 from fhirserver.core.index import UNKNOWN_OWNER, extract
 from fhirserver.core.model import Facts, Index, Key, Record, parse_facts
+from fhirserver.core.values import local
 from fhirserver.policy.vocabulary import disclosure
-
-_TARGET = re.compile(r"([A-Z][A-Za-z]+)/([A-Za-z0-9\-.]{1,64})(?:/_history/[A-Za-z0-9\-.]{1,64})?")
 
 
 def facts_of(index: Index, *, custodian: str, parties: Iterable[str]) -> Facts:
@@ -42,9 +40,9 @@ def rederive(record: Record, body: bytes) -> tuple[Facts, Index]:
 
 
 def local_target(reference: object) -> Key | None:
-    """The resource of this server that a literal reference names; None for anything else."""
-    match = _TARGET.fullmatch(reference) if isinstance(reference, str) else None
-    return Key(match[1], match[2]) if match else None
+    """The resource of this server that a literal reference names, as the index has it; None for anything else."""
+    target = local(reference) if isinstance(reference, str) else None
+    return Key(target.type, target.id) if target else None
 
 
 def provenance_targets(resource: Mapping[str, Any]) -> list[Key | None]:

@@ -9,11 +9,12 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fhirserver.core import definitions
 from fhirserver.core.examine import examine
 from fhirserver.core.jsontext import decode, duplicates, is_single
 from fhirserver.core.screen import count_members
 from fhirserver.core.shapes import RESOURCE, Member, shape
-from fhirserver.core.structure import resource_types, type_names
+from fhirserver.core.structure import type_names
 from fhirserver.core.validate import issues
 
 EXTENSION = {"url": "http://example.org/e", "valueCoding": {"system": "http://example.org", "code": "c"}}
@@ -246,7 +247,7 @@ JSON = st.recursive(
 
 
 @settings(max_examples=500, deadline=None)
-@given(JSON, st.sampled_from(sorted(resource_types())))
+@given(JSON, st.sampled_from(sorted(definitions.RESOURCE_TYPES)))
 def test_any_json_is_answered(value: Any, type_: str) -> None:
     if isinstance(value, dict):
         value = {"resourceType": type_, **value}

@@ -52,10 +52,7 @@ def generate(package: Package) -> dict[str, bytes]:
     kinds = {str(each["type"]): _kind(each) for each in definitions}
     return {
         "elements.json": _table(
-            {
-                "resources": sorted(name for name, kind in kinds.items() if kind == "resource"),
-                "primitives": sorted(name for name, kind in kinds.items() if kind == "primitive"),
-            },
+            {"primitives": sorted(name for name, kind in kinds.items() if kind == "primitive")},
             "types",
             elements,
         ),
