@@ -18,9 +18,6 @@ from fhirserver.core.definitions import RESOURCE_TYPES
 _SCOPE = re.compile(r"(patient|user|system)/([A-Z][A-Za-z]*|\*)\.(read|write|\*|c?r?u?d?s?)")
 _VERSION_1 = {"read": "rs", "write": "cud", "*": "cruds"}
 
-LETTERS = "cruds"
-"""create, read, update, delete, search."""
-
 
 class Scopes(msgspec.Struct, frozen=True, dict=True):
     """A scope string, read once. ``text`` is kept as it came, for display and for tokens."""

@@ -31,6 +31,7 @@ class Upkeep:
         (done, total) after each batch. Interrupted, it can be run again."""
         intent = self._trail.row("reindex", "intent")
         await self._trail.append(intent)
+        await self._store.rebuild()
         done, total = 0, await self._store.count(Query(bodies=False))
         async for batch in self._store.scan(Query()):
             await self._store.reindex(

@@ -130,6 +130,11 @@ class Store(Protocol):
         """Replace the index entries and facts of current versions in place: no new version, no new seq. A record
         superseded meanwhile is left alone."""
 
+    async def rebuild(self) -> None:
+        """What the store derives beside its versions (native documents, search rows that belong to nothing, missing
+        indexes) is made as it is set up now. `reindex` of every current version then fills it; see
+        `fhirserver reindex`."""
+
     def verify(self, derive: Callable[[Record, bytes], tuple[Facts, Index]]) -> AsyncIterator[str]:
         """One sentence per inconsistency: index entries against ``derive(record, body)``, versions without
         a successor or gap, two current versions, unfinished commits, bodies whose chunks do not add up."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fhirserver.core.model import Draft
+from fhirserver.store.drafts import parts
 from fhirserver.store.sqlite.committer import Committer, Job
-from fhirserver.store.sqlite.write import STAMP_PART, Transaction
+from fhirserver.store.sqlite.write import Transaction
 
 INLINE_BOUND = 1 << 20
-CHUNK = 256 << 10
 _STAGED_AT_ONCE = 16
 _KEPT = 24 * 3600 * 1000
 """Staged and never published for a day (milliseconds): the process that staged it is gone."""
@@ -26,12 +26,10 @@ async def stage(committer: Committer, draft: Draft, *, now: int) -> int:
         return int(row[0])
 
     blob = await committer.submit(Job(begin))
-    parts = [(at, draft.head[at * CHUNK : (at + 1) * CHUNK]) for at in range(-(-len(draft.head) // CHUNK))]
-    tail = draft.tail
-    parts += [(STAMP_PART + 1 + at, tail[at * CHUNK : (at + 1) * CHUNK]) for at in range(-(-len(tail) // CHUNK))]
+    pieces = parts(draft)
     try:
-        for at in range(0, len(parts), _STAGED_AT_ONCE):
-            rows = [(blob, part, data) for part, data in parts[at : at + _STAGED_AT_ONCE]]
+        for at in range(0, len(pieces), _STAGED_AT_ONCE):
+            rows = [(blob, part, data) for part, data in pieces[at : at + _STAGED_AT_ONCE]]
 
             def add(transaction: Transaction, _: None, rows: list[tuple[int, int, bytes]] = rows) -> None:
                 transaction.connection.executemany("INSERT INTO chunks VALUES (?, ?, ?)", rows)

@@ -34,7 +34,6 @@ class Entries(msgspec.Struct, frozen=True, array_like=True):
         return [int.from_bytes(raw[at : at + 8], "big", signed=True) for at in range(0, len(raw), 8)]
 
 
-NO_ENTRIES = Entries()
 pack = msgspec.msgpack.Encoder().encode
 _metas = msgspec.msgpack.Decoder(list[Meta]).decode
 _entries = msgspec.msgpack.Decoder(list[tuple[int, Entries]]).decode

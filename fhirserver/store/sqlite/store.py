@@ -19,6 +19,7 @@ from fhirserver.core.model import (
     Record,
     Tally,
 )
+from fhirserver.store.drafts import refuse_repetition
 from fhirserver.store.sqlite import read, schema, verify
 from fhirserver.store.sqlite.audit import SqliteAudit, insert
 from fhirserver.store.sqlite.blobs import INLINE_BOUND, discard, stage, sweep
@@ -126,8 +127,7 @@ class SqliteStore:
         audit: Sequence[AuditRow] = (),
         epochs: Sequence[str] = (),
     ) -> list[Record]:
-        if len({draft.key for draft in drafts}) != len(drafts):
-            raise ValueError("Two drafts of one commit have the same key.")
+        refuse_repetition(drafts)
         kept, guards, audit, epochs = tuple(drafts), tuple(guards), tuple(audit), tuple(epochs)
         committer = self._committer
         staged: dict[int, int] = {}
@@ -202,6 +202,9 @@ class SqliteStore:
     async def reindex(self, items: Sequence[tuple[Record, Facts, Index]]) -> None:
         kept = tuple(items)
         await self._committer.submit(Job(lambda transaction, _: transaction.reindex(kept), weight=max(1, len(kept))))
+
+    async def rebuild(self) -> None:
+        await self._committer.submit(Job(lambda transaction, _: transaction.drop_strays()))
 
     async def verify(self, derive: Callable[[Record, bytes], tuple[Facts, Index]]) -> AsyncIterator[str]:
         for sentence in await self._readers.run(verify.structure):

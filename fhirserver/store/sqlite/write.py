@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import NamedTuple
 
-from fhirserver.core.errors import Conflict, Kind
-from fhirserver.core.model import CURRENT, REFERENCE_TERM, Draft, Facts, Guard, Index, Record
+from fhirserver.core.errors import Conflict
+from fhirserver.core.model import CURRENT, Draft, Facts, Guard, Index, Record
 from fhirserver.core.stamp import digest, instant, render
+from fhirserver.store.drafts import STAMP_PART, all_terms, check_version, stamp_part
 from fhirserver.store.sqlite import read
 from fhirserver.store.sqlite.codec import Entries, Meta, hash_term, joined, pack, unpack_entries, unpack_metas
 from fhirserver.store.sqlite.intern import Interner, Texts, delete_rows, insert_rows
@@ -46,9 +47,7 @@ def prepare(draft: Draft, blob: int = 0) -> Prepared:
 
 def term_numbers(index: Index) -> tuple[int, ...]:
     """The hashes of a resource's terms, the terms of its references included."""
-    texts = set(index.terms)
-    texts.update([REFERENCE_TERM + target for target in index.references])
-    return tuple(sorted({hash_term(text).number for text in texts}))
+    return tuple(sorted({hash_term(text).number for text in all_terms(index)}))
 
 
 class Transaction:
@@ -78,7 +77,7 @@ class Transaction:
         versions: list[int] = []
         for seq, one in enumerate(drafts, self.last + 1):
             meta = present.get((types[one.draft.key.type], one.draft.key.id))
-            _check(one.draft, meta)
+            check_version(one.draft, 0 if meta is None or meta[6] else meta[2])
             versions.append(meta[2] + 1 if meta else 1)
             if meta is not None:
                 replaced.append((meta, seq))
@@ -183,10 +182,15 @@ class Transaction:
         insert_rows(self.connection, "current", 13, rows)
         indexed.insert(self.connection)
         for blob, version in published:
-            data = f'"versionId":"{version}","lastUpdated":"{stamp}"'.encode()
+            data = stamp_part(version, stamp)
             self.connection.execute("UPDATE blobs SET staged = NULL WHERE id = ?", (blob,))
             self.connection.execute("INSERT INTO chunks VALUES (?, ?, ?)", (blob, STAMP_PART, data))
         return records
+
+    def drop_strays(self) -> None:
+        """Delete index rows that belong to no current version: damage that `reindex` of each version would leave."""
+        for table in INDEX_TABLES:
+            self.connection.execute(f"DELETE FROM {table} WHERE seq NOT IN (SELECT seq FROM current WHERE deleted = 0)")
 
     def reindex(self, items: Sequence[tuple[Record, Facts, Index]]) -> None:
         """Replace facts and index rows of versions that are still current."""
@@ -214,20 +218,6 @@ class Transaction:
                 (fact, support, lo, hi, pack((*old[:7], fact, support, *old[9:])), record.seq),
             )
         indexed.insert(self.connection)
-
-
-STAMP_PART = 1 << 20
-"""Chunks of the head are numbered below, of the tail above: the stamp is only known at the commit."""
-
-
-def _check(draft: Draft, meta: Meta | None) -> None:
-    if draft.if_version is None:
-        return
-    there = 0 if meta is None or meta[6] else meta[2]
-    if draft.if_version != there:
-        state = f"is at version {there}" if there else "does not exist"
-        wanted = f"version {draft.if_version}" if draft.if_version else "that it does not exist"
-        raise Conflict(f"{draft.key} {state}; the request asked for {wanted}.", Kind.PRECONDITION_FAILED)
 
 
 class _Ids:
