@@ -37,7 +37,7 @@ class Runtime(NamedTuple):
 @asynccontextmanager
 async def opened(settings: Settings, *, clock: Callable[[], int] = wall_clock) -> AsyncIterator[Runtime]:
     """Open the store (creating it and the key file on first use) and close it at the end."""
-    store = open_store(settings.store, clock=clock)
+    store = open_store(settings.store, clock=clock, native=settings.native_documents)
     await store.start()
     try:
         keys = load_keys(settings.keys_path)

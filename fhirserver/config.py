@@ -18,6 +18,8 @@ import msgspec
 PREFIX = "FHIRSERVER_"
 BASE_PATH = "/FHIR/R4"
 """Where the FHIR API stands below the root (`Settings.root`)."""
+MONGO_DATABASE = "fhirserver"
+"""The database of a `mongodb://` URL that names none."""
 
 
 def _row(doc: str, *, secret: bool = False, **bounds: Any) -> msgspec.Meta:
@@ -29,12 +31,27 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
     store: Annotated[
         str,
-        _row("The store's URL: `sqlite:///relative.db` or `sqlite:////absolute/file.db`.", secret=True),
+        _row(
+            "The store's URL: `sqlite:///relative.db`, `sqlite:////absolute/file.db`, or"
+            " `mongodb://host:port/database?replicaSet=rs0` (`mongodb+srv://` too), which must be a replica set; the"
+            " database is `fhirserver` unless the URL names one.",
+            secret=True,
+        ),
     ] = "sqlite:///data/fhir.db"
     keys_file: Annotated[
         str,
-        _row("The file with the server's own keys; empty: beside the embedded store, `<db>.keys.json`."),
+        _row(
+            "The file with the server's own keys; empty: beside the embedded store, `<db>.keys.json`."
+            " Needed with MongoDB; all servers of one store share one such file."
+        ),
     ] = ""
+    native_documents: Annotated[
+        bool,
+        _row(
+            "On MongoDB: whether current resources also stand as native documents in a collection per type."
+            " Decides for a new store; one that exists is changed by `fhirserver reindex`."
+        ),
+    ] = True
     host: Annotated[str, _row("The address `serve` listens on.", min_length=1)] = "127.0.0.1"
     port: Annotated[int, _row("The port `serve` listens on; 0 takes a free one.", ge=0, le=65535)] = 8000
     base_url: Annotated[
@@ -73,6 +90,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         return sqlite_path(self.store)
 
     @property
+    def store_place(self) -> str:
+        """Where the store is, as people and logs may see it: the file, or hosts and database; no user, no password."""
+        path = self.store_path
+        return mongo_place(self.store) if path is None else str(path)
+
+    @property
     def keys_path(self) -> Path:
         """Where the key file is or will be."""
         if self.keys_file:
@@ -92,15 +115,33 @@ def sqlite_path(url: str) -> Path | None:
     if scheme in ("mongodb", "mongodb+srv") and found:
         return None
     if scheme != "sqlite" or not found:
-        shown = scheme if found else url
         raise ValueError(
-            f"The store URL must begin with sqlite:/// (for example sqlite:///data/fhir.db), and {shown!r} does not."
+            "The store URL must begin with sqlite:/// (for example sqlite:///data/fhir.db) or mongodb:// (for example "
+            f"mongodb://localhost:27017/fhirserver?replicaSet=rs0), and {_repeated(url)} does not."
         )
     if not rest.startswith("/") or not rest[1:] or rest.endswith("/") or "?" in rest or ":memory:" in rest:
         raise ValueError(
-            f"{url!r} names no file: write sqlite:///relative.db or sqlite:////absolute/file.db (count the slashes)."
+            f"{_repeated(url)} names no file: write sqlite:///relative.db or sqlite:////absolute/file.db "
+            "(count the slashes)."
         )
     return Path(unquote(rest[1:]))
+
+
+def mongo_place(url: str) -> str:
+    """Hosts and database of a `mongodb://` URL. All before the last ``@`` is left out, an unescaped password too."""
+    scheme, _, rest = url.partition("://")
+    hosts, _, tail = rest.rpartition("@")[2].partition("/")
+    database = unquote(tail.partition("?")[0]) or MONGO_DATABASE
+    return f"{scheme}://{hosts.partition('?')[0]}/{database}"
+
+
+def _repeated(url: str) -> str:
+    """A mistaken URL as a message may repeat it: not at all where it might hold a password."""
+    return "this URL" if "@" in url else repr(url if "://" not in url or url.startswith("sqlite:") else _scheme(url))
+
+
+def _scheme(url: str) -> str:
+    return url.partition("://")[0]
 
 
 _HINTS: dict[str, Any] = get_type_hints(Settings, include_extras=True)
@@ -212,7 +253,12 @@ def render_page() -> str:
         "## Secrets from files",
         "",
         f"A value that may hold a secret can come from a file: {secret} names a file whose content is the value.",
-        "The server's own keys are always a file (`FHIRSERVER_KEYS_FILE`), made on first use, for its owner only.",
+        "Use it for a MongoDB URL with a password: what is given to `--store` stands in the list of processes.",
+        "",
+        "The server's own keys are always a file, made on first use, for its owner only: beside the embedded store, or",
+        "where `FHIRSERVER_KEYS_FILE` says. With MongoDB that must be said, and it must be the same file (or an exact",
+        "copy, mode 0600) for every server and command of one store, because each must know the others' tokens:",
+        "[the key file](mongodb.md#the-key-file).",
         "",
     ]
     return "\n".join(lines)

@@ -1,0 +1,67 @@
+"""Large bodies out of line: staged in chunks before the commit that publishes them, read chunk by chunk.
+
+Not GridFS: the stamp between a resource's head and tail is known only inside the commit, which adds it as one more
+chunk, and a body must not be there before its version is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
+from typing import Any
+
+from bson import ObjectId
+
+from fhirserver.core.errors import Unavailable
+from fhirserver.core.model import Draft
+from fhirserver.store.drafts import parts
+from fhirserver.store.mongo.client import Database, again, reaching
+
+_STAGED_AT_ONCE = 16
+_KEPT = 24 * 3600 * 1000
+"""Staged and never published for a day (milliseconds): the process that staged it is gone."""
+
+
+async def stage(database: Database, draft: Draft, *, now: int) -> ObjectId:
+    """Store a draft's head and tail as chunks under a new id, visible to nobody; see `discard`."""
+    blob = ObjectId()
+    try:
+        with reaching():
+            await database.blobs.insert_one({"_id": blob, "staged": now})
+            pieces = [{"blob": blob, "part": part, "data": data} for part, data in parts(draft)]
+            for at in range(0, len(pieces), _STAGED_AT_ONCE):
+                await database.chunks.insert_many(pieces[at : at + _STAGED_AT_ONCE])
+    except BaseException:
+        with suppress(Unavailable):  # `sweep` makes up for it
+            await discard(database, [blob])
+        raise
+    return blob
+
+
+async def discard(database: Database, blobs: Sequence[Any]) -> None:
+    """Remove those that no commit has published: condemned first, so that none can publish them any more."""
+    with reaching():
+        for blob in blobs:
+            held = await database.blobs.update_one({"_id": blob, "staged": {"$exists": True}}, {"$set": {"staged": 0}})
+            if held.matched_count:
+                await database.chunks.delete_many({"blob": blob})
+                await database.blobs.delete_one({"_id": blob})
+
+
+async def sweep(database: Database, *, now: int) -> None:
+    """Remove what killed processes have staged and never published."""
+    with reaching():
+        old = await database.blobs.find({"staged": {"$lt": now - _KEPT}}, {"_id": 1}).to_list()
+    await discard(database, [document["_id"] for document in old])
+
+
+async def pieces(database: Database, blob: Any) -> AsyncIterator[bytes]:
+    """A published body's bytes in order, one short read each."""
+    part = -1
+    while True:
+        wanted = {"blob": blob, "part": {"$gt": part}}
+        found = await again(lambda: database.chunks.find_one(wanted, sort=[("part", 1)], hint="part"))  # noqa: B023
+        if found is None:
+            return
+        part = found["part"]
+        yield found["data"]

@@ -1,0 +1,128 @@
+"""Documents of ``current`` and ``history``, and the Records read from them.
+
+A version keeps its fields when it is superseded: a document of ``history`` is the one of ``current`` with its seq as
+``_id``, its key in ``key``, and ``ended``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from fhirserver.core.model import CURRENT, MAX_TIME, MIN_TIME, Draft, Facts, Index, Key, Record, parse_facts
+from fhirserver.core.stamp import digest, render
+from fhirserver.store.drafts import all_terms
+from fhirserver.store.mongo import native
+from fhirserver.store.mongo.client import Document
+
+INLINE_BOUND = 512 << 10
+"""Bodies above this are kept out of line.
+
+A version that is superseded goes through this process on its way to history, so what stands in line is read and
+written once more by each update."""
+
+PROJECTION = dict.fromkeys(
+    ("version", "seq", "updated", "deleted", "facts", "supports", "digest", "size", "key", "ended", "body"), 1
+)
+"""What a Record needs; a read that decodes whole documents takes twice the time."""
+BARE = {name: 1 for name in PROJECTION if name != "body"}
+
+
+class Prepared(NamedTuple):
+    """A draft with everything that can be worked out before the transaction.
+
+    ``fields`` lack what only the commit knows: version, seq, updated, body. ``native`` is the native document, still to
+    be stamped, if it was ``tried`` to make one. ``blob``: id of the staged chunks when the body is out of line.
+    """
+
+    draft: Draft
+    fields: Document
+    native: Document | None
+    tried: bool
+    blob: Any
+
+
+def fields(key: Key, facts: Facts, index: Index) -> Document:
+    """The fields that follow from a resource's facts and index; the same at a commit and at a reindex.
+
+    An undated resource has the longest care period, so that one comparison of both ends answers every question.
+    """
+    home = home_of(key, facts)
+    lo, hi = index.care or (MIN_TIME, MAX_TIME)
+    also = [patient for patient in facts.compartments if patient != home]
+    return {
+        "custodian": facts.custodian,
+        "parties": list(facts.parties),
+        "owners": list(facts.owners),
+        "labels": list(facts.labels),
+        "compartments": list(facts.compartments),
+        "home": home,
+        **({"also": also} if also else {}),
+        "facts": facts.text,
+        "supports": " ".join(index.supports),
+        "care_lo": lo,
+        "care_hi": hi,
+        "terms": all_terms(index),
+        "texts": [{"n": name, "v": value} for name, value in index.texts],
+        "spans": [{"n": name, "lo": float(low), "hi": float(high)} for name, low, high in index.spans],
+        "sorts": [{"n": name, "v": value} for name, value in index.sorts],
+    }
+
+
+def home_of(key: Key, facts: Facts) -> str:
+    """The one place where a resource stands: the patient it is about if it stands in that chart, else the first
+    chart it stands in, else its own key. A scalar, so that charts are read in order and can be sharded by it."""
+    for owner in facts.owners:
+        if owner in facts.compartments:
+            return owner
+    return facts.compartments[0] if facts.compartments else str(key)
+
+
+def prepare(draft: Draft, *, with_native: bool, blob: Any = None) -> Prepared:
+    """``blob``: id of the staged chunks when the body is kept out of line."""
+    key = draft.key
+    known = {
+        "_id": str(key),
+        "type": key.type,
+        "id": key.id,
+        "deleted": draft.deleted,
+        "digest": digest(draft.head, draft.tail),
+        **fields(key, draft.facts, draft.index),
+    }
+    return Prepared(draft, known, native_of(draft) if with_native else None, with_native, blob)
+
+
+def native_of(draft: Draft) -> Document | None:
+    """The draft's native document, still to be stamped; None for what cannot stand as one."""
+    if draft.deleted or len(draft.head) + len(draft.tail) > native.NATIVE_BOUND:
+        return None
+    return native.document(draft.key, render(draft.head, draft.tail, 0, 0), draft.facts)
+
+
+def superseded(document: Mapping[str, Any], ended: int) -> Document:
+    """The document of ``history`` that a document of ``current`` becomes."""
+    return {**document, "_id": document["seq"], "key": document["_id"], "ended": ended}
+
+
+def record(document: Mapping[str, Any]) -> Record:
+    """A document of either collection, read with `PROJECTION` or `BARE`."""
+    kind, _, name = (document["key"] if "key" in document else document["_id"]).partition("/")
+    return Record(
+        kind,
+        name,
+        document["version"],
+        int(document["seq"]),
+        int(document["ended"]) if "ended" in document else CURRENT,
+        int(document["updated"]),
+        document["deleted"],
+        document["facts"],
+        document["supports"],
+        document["digest"],
+        document["size"],
+        document.get("body"),
+    )
+
+
+def facts_of(document: Mapping[str, Any]) -> Facts:
+    """The facts of a document as they were written."""
+    return parse_facts(document["facts"])

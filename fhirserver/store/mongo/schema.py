@@ -1,0 +1,266 @@
+"""Collections and indexes of the MongoDB store; each index with the reason it is there.
+
+`tests/contract/test_store_mongo.py` holds the query shapes to these indexes. Reads name the index they want: a planner
+that guesses between the chart and the seq index was measured to read whole collections.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterable, Mapping
+from typing import Any, NamedTuple
+
+from pymongo import ASCENDING, timeout
+from pymongo.errors import DuplicateKeyError, OperationFailure
+
+from fhirserver.core.errors import Unavailable
+from fhirserver.store.mongo.client import Database
+
+SCHEMA_VERSION = 1
+APPLICATION = "fhirserver"
+MARKER = "store"
+COUNTER = "commits"
+"""`_id` of the document in collection ``store`` that every commit locks first: last, updated, turn, native."""
+
+NATIVE = "native"
+"""`_id` of the document in collection ``store`` that lists the types with native documents."""
+
+_BATCH = 1000
+_INDEXING_SECONDS = 86_400
+"""An index over many millions of versions may take hours; the server builds it while others go on."""
+_log = logging.getLogger("fhirserver.store")
+_EXISTS = 48
+_CONFLICTS = frozenset({85, 86})  # IndexOptionsConflict, IndexKeySpecsConflict
+
+
+class IndexOf(NamedTuple):
+    """One index: what it is on, and why it is kept."""
+
+    collection: str
+    name: str
+    keys: tuple[str, ...]
+    reason: str
+    unique: bool = False
+    partial: str | None = None
+    """Only documents that have this field."""
+
+
+INDEXES = (
+    IndexOf("current", "chart", ("home", "seq"), "a chart in seq order; scalar, so every engine reads it in order"),
+    IndexOf("current", "chart_type", ("home", "type", "seq"), "`_type`: without it a rare type walks the whole chart"),
+    IndexOf("current", "chart_also", ("also", "seq"), "members of a second compartment (few)", partial="also"),
+    IndexOf("current", "type", ("type", "seq"), "type lists in seq order"),
+    IndexOf("current", "seq", ("seq",), "the change feed, the whole store in order, a version by its seq", unique=True),
+    IndexOf("current", "terms", ("terms", "seq"), "exact search, references to a resource, guards"),
+    IndexOf("history", "key", ("key", "version"), "vread, `_history`, snapshots of single keys", unique=True),
+    IndexOf("history", "chart", ("compartments", "ended"), "a chart's snapshot: the few that ended after it"),
+    IndexOf("history", "type", ("type", "ended"), "a type list's snapshot"),
+    IndexOf("history", "ended", ("ended",), "the whole store's snapshot"),
+    IndexOf("commits", "updated", ("updated", "_id"), "time -> seq for `_since`"),
+    IndexOf("ledger", "expires", ("expires",), "what has expired is swept", partial="expires"),
+    IndexOf("audit", "organization", ("organization", "_id"), "an organisation's trail in order"),
+    IndexOf("audit", "patients", ("patients", "_id"), "who has seen a patient, in order"),
+    IndexOf("audit", "at", ("at", "_id"), "the trail since a time; the latest time that was told to anybody"),
+    IndexOf("blobs", "staged", ("staged",), "what killed processes have staged is swept", partial="staged"),
+    IndexOf("chunks", "part", ("blob", "part"), "a body out of line, piece by piece", unique=True),
+)
+
+COLLECTIONS = ("store", "current", "history", "commits", "ledger", "audit", "blobs", "chunks", "servers")
+"""Ours; native documents stand beside them in collections named after resource types, which begin with a capital."""
+
+
+async def prepare(database: Database, *, native: bool) -> None:
+    """Create what is not there; refuse, with a sentence, what this version cannot read.
+
+    Several servers may start at once on an empty database. ``native``: whether a new store keeps native documents.
+    """
+    marker = await _marker(database)
+    new = marker is None
+    if marker is None:
+        await _begin(database, native=native)
+    elif marker.get("schema") != SCHEMA_VERSION:
+        raise Unavailable(
+            f"The store has schema version {marker.get('schema')}; this server knows version {SCHEMA_VERSION}. "
+            "Use the server version that wrote it, or a later one."
+        )
+    for name in COLLECTIONS:
+        await create_collection(database, name)
+    for collection in COLLECTIONS:
+        there = await _indexes(database, collection)
+        for index in wanted(collection):
+            if index.name not in there:
+                if not new:
+                    _log.warning("The index %s.%s was missing and is made again.", collection, index.name)
+                await create_index(database, index)
+        for sentence in foreign(collection, there):
+            _log.warning("%s", sentence)
+
+
+async def _marker(database: Database) -> Mapping[str, Any] | None:
+    """The store's marker; None for an empty database. Unavailable if the database is another program's."""
+    for _ in range(20):
+        marker = await database.store.find_one({"_id": MARKER})
+        if marker is not None:
+            if marker.get("application") != APPLICATION:
+                break
+            return marker
+        names = set(await database.list_collection_names())
+        if not names:
+            return None
+        if names != {"store"}:
+            break
+        await asyncio.sleep(0.1)  # another server has just begun
+    raise Unavailable("The MongoDB database holds collections of another program; name one of the store's own.")
+
+
+async def _begin(database: Database, *, native: bool) -> None:
+    first = {"last": 0, "updated": 0, "turn": 0, "native": native}
+    for name, fields in ((MARKER, {"application": APPLICATION, "schema": SCHEMA_VERSION}), (COUNTER, first)):
+        for _ in range(3):
+            try:
+                await database.store.update_one({"_id": name}, {"$setOnInsert": fields}, upsert=True)
+                break
+            except DuplicateKeyError:  # another server was first
+                continue
+
+
+async def create_collection(database: Database, name: str) -> None:
+    """Make it if it is not there, outside of transactions, where making it would collide."""
+    try:
+        await database.create_collection(name)
+    except OperationFailure as error:
+        if error.code != _EXISTS:
+            raise
+    except Exception as error:  # pymongo looks first, and says so in an exception without a code
+        if type(error).__name__ != "CollectionInvalid":
+            raise
+
+
+async def keep_types(database: Database, types: Iterable[str]) -> None:
+    """Make the collections of native documents of these types, and remember that they are ours."""
+    for type_ in sorted(types):
+        await create_collection(database, type_)
+    for _ in range(3):
+        try:
+            await database.store.update_one(
+                {"_id": NATIVE}, {"$addToSet": {"types": {"$each": sorted(types)}}}, upsert=True
+            )
+            return
+        except DuplicateKeyError:  # another server was first
+            continue
+
+
+async def rebuild(database: Database, *, native: bool) -> None:
+    """Make native documents as they are wanted now: from here on every commit of every server follows.
+
+    The counter is what each commit locks and reads, so no commit falls between the two states. Where none are wanted
+    their collections are dropped; where they are, those that no current version has are removed, and `reindex` of
+    each version writes the others.
+    """
+    await database.store.update_one({"_id": COUNTER}, {"$set": {"native": native}})
+    kept = await database.store.find_one({"_id": NATIVE})
+    for type_ in kept["types"] if kept else ():
+        if native:
+            await _remove_strays(database, type_)
+        else:
+            await database[type_].drop()
+    if not native:
+        await database.store.delete_one({"_id": NATIVE})
+    for collection in COLLECTIONS:
+        for index in wanted(collection):
+            await create_index(database, index)
+
+
+async def _remove_strays(database: Database, type_: str) -> None:
+    after: Any = None
+    while True:
+        bounds: dict[str, Any] = {} if after is None else {"_id": {"$gt": after}}
+        found = await database[type_].find(bounds, {"_id": 1}).sort("_id", 1).limit(_BATCH).to_list()
+        ids = [document["_id"] for document in found]
+        keys = [f"{type_}/{each}" for each in ids]
+        there = database.current.find({"_id": {"$in": keys}, "deleted": False}, {"id": 1})
+        known = {document["id"] async for document in there}
+        if stray := [each for each in ids if each not in known]:
+            await database[type_].delete_many({"_id": {"$in": stray}})
+        if len(ids) < _BATCH:
+            return
+        after = ids[-1]
+
+
+def tell_of_native(*, wanted: bool, kept: bool) -> None:
+    """Say in the log that the setting differs from what the store does."""
+    if wanted and not kept:
+        _log.warning("Native documents are wanted and not kept: `fhirserver reindex` makes them.")
+    elif kept and not wanted:
+        _log.warning("Native documents are kept and not wanted: `fhirserver reindex` removes them.")
+
+
+async def create_index(database: Database, index: IndexOf) -> None:
+    """Make one index; Unavailable, naming it, if another definition has its name or its keys."""
+    options: dict[str, Any] = {"name": index.name}
+    if index.unique:
+        options["unique"] = True
+    if index.partial:
+        options["partialFilterExpression"] = {index.partial: {"$exists": True}}
+    try:
+        with timeout(_INDEXING_SECONDS):
+            await database[index.collection].create_index([(key, ASCENDING) for key in index.keys], **options)
+    except OperationFailure as error:
+        if error.code in _CONFLICTS:
+            raise Unavailable(_misfit(index)) from error
+        raise
+
+
+def wanted(collection: str) -> list[IndexOf]:
+    return [index for index in INDEXES if index.collection == collection]
+
+
+def foreign(collection: str, there: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """One sentence per index that is not ours; Unavailable if one of ours is not what it must be."""
+    known = {index.name: index for index in wanted(collection)}
+    sentences = []
+    for name, definition in there.items():
+        if name == "_id_":
+            continue
+        if name not in known:
+            sentences.append(f"The index {collection}.{name} is not one of the store's; every write pays for it.")
+        elif not _fits(known[name], definition):
+            raise Unavailable(_misfit(known[name]))
+    return sentences
+
+
+async def inconsistencies(database: Database) -> AsyncIterator[str]:
+    """One sentence per index that is missing, foreign or not what it must be."""
+    for collection in COLLECTIONS:
+        there = await _indexes(database, collection)
+        for index in wanted(collection):
+            if index.name not in there:
+                yield f"The index {collection}.{index.name} is missing."
+        try:
+            for sentence in foreign(collection, there):
+                yield sentence
+        except Unavailable as fault:
+            yield fault.message
+
+
+def _misfit(index: IndexOf) -> str:
+    return (
+        f"The index {index.collection}.{index.name} is not the store's own: it must be on "
+        f"({', '.join(index.keys)}){', unique' if index.unique else ''}. Drop it and start again."
+    )
+
+
+def _fits(index: IndexOf, definition: Mapping[str, Any]) -> bool:
+    keys = tuple((name, int(direction)) for name, direction in definition["key"])
+    return (
+        keys == tuple((key, ASCENDING) for key in index.keys)
+        and bool(definition.get("unique")) == index.unique
+        and ("partialFilterExpression" in definition) == (index.partial is not None)
+        and not definition.get("sparse")
+        and "expireAfterSeconds" not in definition
+    )
+
+
+async def _indexes(database: Database, collection: str) -> Mapping[str, Mapping[str, Any]]:
+    return await database[collection].index_information()
