@@ -15,8 +15,8 @@ COPY --from=build /opt/fhirserver /opt/fhirserver
 ENV PATH=/opt/fhirserver/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     FHIRSERVER_HOST=0.0.0.0 \
-    FHIRSERVER_PORT=8000 \
-    FHIRSERVER_STORE=sqlite:////var/lib/fhirserver/fhir.db
+    FHIRSERVER_PORT=8000
+# FHIRSERVER_STORE is not set, so that FHIRSERVER_STORE_FILE can be: without both, the store is data/fhir.db below.
 USER fhirserver
 WORKDIR /var/lib/fhirserver
 VOLUME /var/lib/fhirserver

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from fhirserver.app import Runtime
 
 STORE = "sqlite:///data/demo.db"
+KEYS = Path("data/demo.keys.json")
+"""The keys of a demo whose store is not a file and whose keys nobody named."""
 ENVIRONMENT = Path("data/demo.env")
 DAY = 24 * 3600
 
@@ -55,16 +57,28 @@ def demo(
     ] = None,
     store: StoreUrl = None,
 ) -> None:
-    """Load the demo's charts into data/demo.db, print a curl line that works, and serve until Ctrl-C."""
+    """Load the demo's charts into data/demo.db (or the store that is named; nothing in it is removed), print a curl
+    line that works, and serve until Ctrl-C."""
     if port is None and os.environ.get("PORT"):
         port = _port(os.environ["PORT"])
-    settings = session.settings(store or os.environ.get(config.PREFIX + "STORE") or STORE, port=port)
+    settings = session.settings(store or _named() or STORE, port=port)
+    if settings.store_path is None and not settings.keys_file:
+        os.environ[_KEYS_FILE] = str(KEYS.absolute())
     with serve.listen(settings.host, settings.port) as listening:
         settings = session.settings(settings.store, port=listening.getsockname()[1])
         tokens = session.run(settings.store, prepare)
         _write_environment(settings, tokens)
         _explain(settings, tokens)
         serve.run(settings, listening=listening)
+
+
+_KEYS_FILE = config.PREFIX + "KEYS_FILE"
+
+
+def _named() -> str | None:
+    """The store that the environment names, itself or by a file."""
+    names = (config.PREFIX + "STORE", config.PREFIX + "STORE_FILE")
+    return config.load().store if any(name in os.environ for name in names) else None
 
 
 def _port(text: str) -> int:
@@ -101,7 +115,7 @@ def fixtures() -> Path:
 
 def _write_environment(settings: config.Settings, tokens: Tokens) -> None:
     """Write what examples and shells need; readable by its owner only, since it holds tokens."""
-    lines = {
+    values = {
         "BASE_URL": settings.root,
         "FHIR_BASE": settings.base,
         "STORE": settings.store,
@@ -110,11 +124,19 @@ def _write_environment(settings: config.Settings, tokens: Tokens) -> None:
         "MEMBER_TOKEN": tokens.member,
         "OPERATOR_TOKEN": tokens.operator,
     }
+    lines = [f"{name}={_quoted(value)}\n" for name, value in values.items()]
+    if _KEYS_FILE in os.environ:
+        lines.append(f"export {_KEYS_FILE}={_quoted(os.environ[_KEYS_FILE])}\n")
     ENVIRONMENT.parent.mkdir(parents=True, exist_ok=True)
     ENVIRONMENT.unlink(missing_ok=True)
     descriptor = os.open(ENVIRONMENT, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as out:
-        out.writelines(f"{name}='{value}'\n" for name, value in lines.items())
+        out.writelines(lines)
+
+
+def _quoted(text: str) -> str:
+    """As a shell reads it back."""
+    return "'" + text.replace("'", "'\\''") + "'"
 
 
 def curl(settings: config.Settings, token: str) -> str:

@@ -78,8 +78,15 @@ def _settle_in() -> None:
     nothing here, since nothing of an import is cyclic, and threads that swap the interpreter's lock less often lose
     less to it than they wait.
 
-    SIGTERM ends the run as Ctrl-C does: its temporary files hold what the charts hold, and must not stay."""
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    SIGTERM ends the run as Ctrl-C does: its temporary files hold what the charts hold, and must not stay. Also where
+    SIGINT is ignored, as a shell has it for what it starts in the background."""
+
+    def end(*_: object) -> None:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.raise_signal(signal.SIGINT)
+
+    signal.signal(signal.SIGTERM, end)
     gc.set_threshold(100_000, 20, 100)
     sys.setswitchinterval(0.02)
 

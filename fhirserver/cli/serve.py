@@ -38,7 +38,7 @@ def run(settings: config.Settings, *, factory: str = FACTORY, listening: socket.
         port = listening.getsockname()[1]
         _hand_down(settings, port)
         session.run(settings.store, _ready)
-        say(f"fhirserver: serving {config.load().base}")
+        say(f"fhirserver: serving {config.load().base} from {settings.store_place}")
         _serve(settings, listening, factory)
 
 
@@ -66,8 +66,12 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def _hand_down(settings: config.Settings, port: int) -> None:
-    """Put what this command was given into the environment, where the application of each worker reads it."""
-    os.environ[config.PREFIX + "STORE"] = settings.store
+    """Put what this command was given into the environment, where the application of each worker reads it.
+
+    A store URL that came from a file is left there: it may hold a password, and environments are easily shown.
+    """
+    if config.load().store != settings.store:
+        os.environ[config.PREFIX + "STORE"] = settings.store
     os.environ[config.PREFIX + "HOST"] = settings.host
     os.environ[config.PREFIX + "PORT"] = str(port)
     os.environ[config.PREFIX + "WORKERS"] = str(settings.workers)

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from fhirserver import config
-from fhirserver.core.errors import Fault, Kind
+from fhirserver.core.errors import Fault, Kind, Unavailable
 from fhirserver.core.model import Key, Record, parse_facts
 
 if TYPE_CHECKING:
@@ -24,9 +24,12 @@ def settings(store: str | None, **given: object) -> config.Settings:
 
 
 def run(store: str | None, work: Callable[[Runtime], Awaitable[Result]]) -> Result:
-    """Open the store (the first command makes it and its key file), do ``work``, close it."""
+    """Open the store (the first command makes it and its key file), do ``work``, close it.
+
+    A setting that is missing is told before anything is made.
+    """
     chosen = settings(store)
-    path = chosen.store_path
+    path, _ = chosen.store_path, chosen.keys_path
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
 
@@ -36,7 +39,31 @@ def run(store: str | None, work: Callable[[Runtime], Awaitable[Result]]) -> Resu
         async with app.opened(chosen) as runtime:
             return await work(runtime)
 
-    return asyncio.run(inside())
+    try:
+        return asyncio.run(inside())
+    except Unavailable as fault:
+        raise Unavailable(_why(fault, chosen)) from fault
+
+
+_CREDENTIALS = frozenset({18, 8000})
+_RIGHTS = 13
+"""What MongoDB says: user or password is wrong (in its own servers and in Atlas); the user may not do this."""
+
+
+def _why(fault: Unavailable, chosen: config.Settings) -> str:
+    """What somebody at the command line can do about a store that is away; a server tells its callers less."""
+    if fault.message != Unavailable().message:
+        return fault.message
+    code = getattr(fault.__cause__, "code", None)
+    if code in _CREDENTIALS:
+        remedy = "does not accept the user and password of its URL"
+    elif code == _RIGHTS:
+        remedy = "does not let the user of its URL do this; docs/mongodb.md has the role that it needs"
+    elif chosen.store_path is None:
+        remedy = "cannot be reached; is it up, and are host, port and replicaSet of its URL right?"
+    else:
+        remedy = "is not available; try again"
+    return f"The store {chosen.store_place} {remedy}"
 
 
 def who() -> str:

@@ -39,12 +39,13 @@ def stats(store: StoreUrl = None, json: AsJson = False) -> None:
         show_json(found)
         return
     show_table(("TYPE", "RESOURCES"), found["types"].items())
-    show(f"\n{found['resources']} resources, seq {found['seq']}, as of {found['time']}")
-    show("\n".join(f"{name}: {size:,} bytes" for name, size in found["files"].items()))
+    show(f"\n{found['resources']} resources, seq {found['seq']}, as of {found['time']}, in {found['store']}")
+    for name, size in found["files"].items():
+        show(f"{name}: {size:,} bytes")
 
 
 async def measure(runtime: Runtime) -> dict[str, Any]:
-    """Resources by type, the high water, and the sizes of the store's files in bytes."""
+    """Where the store is, resources by type, the high water, and the sizes of an embedded store's files in bytes."""
     from fhirserver.core.model import Query
     from fhirserver.core.stamp import instant
 
@@ -59,6 +60,7 @@ async def measure(runtime: Runtime) -> dict[str, Any]:
         "types": dict(sorted(counts.items())),
         "seq": high.seq,
         "time": instant(high.time),
+        "store": runtime.settings.store_place,
         "files": _sizes(path) if path else {},
     }
 
@@ -69,7 +71,8 @@ def _sizes(path: Path) -> dict[str, int]:
 
 
 def reindex(store: StoreUrl = None) -> None:
-    """Derive the index of every resource again, in place: no new versions."""
+    """Derive the index of every resource again, in place: no new versions. On MongoDB the store's own indexes come
+    first, and native documents are made or dropped as FHIRSERVER_NATIVE_DOCUMENTS says."""
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

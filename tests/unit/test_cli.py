@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -14,9 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from fhirserver.cli import explain
-from fhirserver.core.errors import Fault, Kind
+from fhirserver import config
+from fhirserver.cli import explain, serve, session
+from fhirserver.config import mongo_place
+from fhirserver.core.errors import Fault, Kind, Unavailable
 from fixtures import charts
+from tests.stores import client_of, database_of, fresh
 
 Done = subprocess.CompletedProcess[str]
 Run = Callable[..., Done]
@@ -116,6 +120,58 @@ def test_a_setting_that_cannot_be_understood_is_one_sentence(run: Run) -> None:
     assert "nowhere" in sentence(run("stats", FHIRSERVER_STORE_FILE="/nowhere"), 1)
 
 
+def test_a_store_that_is_no_file_needs_a_key_file_and_nothing_is_made_without_one(run: Run, tmp_path: Path) -> None:
+    store = "mongodb://user:secret@127.0.0.1:1/charts?replicaSet=rs0"
+    for words in (("stats",), ("serve", "--port", "0")):
+        told = sentence(run(*words, FHIRSERVER_STORE=store), 1)
+        assert "FHIRSERVER_KEYS_FILE" in told
+        assert "secret" not in told
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("mongodb://user:secret@127.0.0.1:1/charts?serverSelectionTimeoutMS=200", "mongodb://127.0.0.1:1/charts"),
+        ("mongodb://user:se/cret@127.0.0.1:1/charts", "mongodb://host:27017/database?replicaSet=rs0"),
+    ],
+)
+def test_a_mongodb_that_is_not_there_is_told_without_user_and_password(run: Run, url: str, told: str) -> None:
+    said = sentence(run("stats", FHIRSERVER_STORE=url, FHIRSERVER_KEYS_FILE="keys.json"), 1)
+    assert told in said
+    assert not re.search("user:|cret", said)
+
+
+@pytest.mark.parametrize(
+    ("code", "told"), [(18, "password"), (8000, "password"), (13, "docs/mongodb.md"), (None, "replicaSet")]
+)
+def test_why_a_store_is_away_is_told_as_far_as_it_is_known(code: int | None, told: str) -> None:
+    class Failure(Exception):
+        pass
+
+    fault, cause = Unavailable(), Failure("user:secret@host")
+    cause.code = code  # type: ignore[attr-defined]
+    fault.__cause__ = cause
+    said = session._why(fault, config.load({"FHIRSERVER_STORE": "mongodb://user:secret@host/charts"}))
+    assert "mongodb://host/charts" in said
+    assert told in said
+    assert "secret" not in said
+    assert session._why(Unavailable("Its own sentence."), config.load({})) == "Its own sentence."
+
+
+def test_workers_are_handed_what_was_given_and_no_url_that_came_from_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = tmp_path / "store"
+    secret.write_text("mongodb://user:secret@h/charts")
+    monkeypatch.setattr(os, "environ", {"FHIRSERVER_STORE_FILE": str(secret)})
+    serve._hand_down(session.settings(None), 8001)
+    assert os.environ["FHIRSERVER_PORT"] == "8001"
+    assert "secret" not in " ".join(os.environ.values())
+    serve._hand_down(session.settings("sqlite:///other.db"), 8001)
+    assert os.environ["FHIRSERVER_STORE"] == "sqlite:///other.db"
+
+
 def test_a_store_that_is_none_is_one_sentence(run: Run, tmp_path: Path) -> None:
     (tmp_path / "fhir.db").write_text("This is no database, but a text of more than a hundred bytes.\n" * 40)
     sentence(run("stats", "--store", "sqlite:///fhir.db"), 1)
@@ -208,6 +264,27 @@ def test_charts_are_ingested_counted_and_checked_and_a_second_run_changes_nothin
     assert json.loads(run("check", "--json").stdout) == {"ok": True, "problems": []}
 
 
+def test_commands_do_the_same_on_mongodb_and_reindex_makes_native_documents_what_they_shall_be(
+    run: Run, tmp_path: Path, mongodb: str
+) -> None:
+    with fresh("mongo", tmp_path) as url, client_of(url) as client:
+        charts_there = client[database_of(url)]
+        store = {"FHIRSERVER_STORE": url, "FHIRSERVER_KEYS_FILE": "keys.json"}
+        without = store | {"FHIRSERVER_NATIVE_DOCUMENTS": "false"}
+        words = ("ingest", str(DEMO / "northfield-clinic.ndjson"), "--json")
+        assert json.loads(run(*words, **store).stdout)["created"] == 31
+        assert json.loads(run(*words, **without).stdout)["unchanged"] == 31
+        counted = json.loads(run("stats", "--json", **without).stdout)
+        assert counted["store"] == mongo_place(url)
+        assert counted["files"] == {}
+        assert charts_there.Patient.count_documents({}) == counted["types"]["Patient"] == 2
+        assert run("reindex", **without).returncode == 0
+        assert "Patient" not in charts_there.list_collection_names()
+        assert run("reindex", **store).returncode == 0
+        assert charts_there.Patient.count_documents({}) == 2
+        assert json.loads(run("check", "--json", **store).stdout) == {"ok": True, "problems": []}
+
+
 def test_what_is_not_valid_is_rejected_reported_and_leaves_the_rest(run: Run, tmp_path: Path) -> None:
     good = (DEMO / "northfield-clinic.ndjson").read_text().splitlines()[0]
     (tmp_path / "in.ndjson").write_text(good + '\n{"resourceType":"Patient","id":"x","gender":"both"}\n')
@@ -222,9 +299,13 @@ def test_what_is_not_valid_is_rejected_reported_and_leaves_the_rest(run: Run, tm
     assert "gender" in json.dumps(rejected)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("number", "interrupts"),
+    [(signal.SIGINT, signal.SIG_DFL), (signal.SIGTERM, signal.SIG_DFL), (signal.SIGTERM, signal.SIG_IGN)],
+    ids=["SIGINT", "SIGTERM", "SIGTERM in the background"],
+)
 def test_an_ingest_that_waits_for_its_input_is_stopped_at_once_and_leaves_nothing(
-    tmp_path: Path, number: signal.Signals
+    tmp_path: Path, number: signal.Signals, interrupts: signal.Handlers
 ) -> None:
     scratch = tmp_path / "scratch"
     scratch.mkdir()
@@ -235,6 +316,8 @@ def test_an_ingest_that_waits_for_its_input_is_stopped_at_once_and_leaves_nothin
         text=True,
         cwd=tmp_path,
         env={**os.environ, "TMPDIR": str(scratch)},
+        # A shell has SIGINT ignored in what it starts in the background, and a child would inherit that from us.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, interrupts),
     )
     with started:
         until = time.monotonic() + 30

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from fhirserver import config
-from fhirserver.config import Settings, load, rows, sqlite_path, unknown
+from fhirserver.config import Settings, load, mongo_place, rows, sqlite_path, unknown
+from fhirserver.store.mongo.client import understand
 
 
 def test_an_empty_environment_gives_the_defaults() -> None:
@@ -18,6 +19,7 @@ def test_every_row_can_be_set_by_its_variable() -> None:
     other = {
         "FHIRSERVER_LOG_LEVEL": "debug",
         "FHIRSERVER_OPERATOR_TOKENS": "false",
+        "FHIRSERVER_NATIVE_DOCUMENTS": "false",
         "FHIRSERVER_BASE_URL": "https://fhir.example.org",
         "FHIRSERVER_STORE": "sqlite:///other.db",
     }
@@ -44,6 +46,7 @@ def test_the_command_line_wins_over_the_environment_and_none_is_not_given() -> N
         ("FHIRSERVER_LOG_LEVEL", "loud"),
         ("FHIRSERVER_HOST", ""),
         ("FHIRSERVER_OPERATOR_TOKENS", "perhaps"),
+        ("FHIRSERVER_NATIVE_DOCUMENTS", "some"),
         ("FHIRSERVER_BASE_URL", "fhir.example.org"),
         ("FHIRSERVER_BASE_URL", "https://fhir.example.org/FHIR/R4"),
         ("FHIRSERVER_BASE_URL", "https://fhir.example.org/?a=b"),
@@ -81,18 +84,78 @@ def test_a_mongodb_url_names_no_file(url: str) -> None:
     assert sqlite_path(url) is None
 
 
-@pytest.mark.parametrize(
-    "url", ["", "data.db", "sqlite:", "sqlite://", "sqlite:///", "sqlite://data.db", "postgres://u:secret@h/d"]
+MISTAKEN = (
+    "",
+    "data.db",
+    "sqlite:",
+    "sqlite://",
+    "sqlite:///",
+    "sqlite://data.db",
+    "sqlite://u:secret@h/d/",
+    "postgres://u:secret@h/d",
+    "mongodb:/u:secret@h/d",
+    "mongo://u:se/secret@h/d",
+    "u:secret@h/d",
 )
+
+
+@pytest.mark.parametrize("url", MISTAKEN)
 def test_what_names_no_store_is_refused_without_repeating_a_password(url: str) -> None:
     with pytest.raises(ValueError, match="sqlite:///") as refused:
         sqlite_path(url)
     assert "secret" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("url", "place"),
+    [
+        ("mongodb://localhost:27017/charts?replicaSet=rs0", "mongodb://localhost:27017/charts"),
+        ("mongodb://localhost/?replicaSet=rs0", "mongodb://localhost/fhirserver"),
+        ("mongodb://localhost?replicaSet=rs0", "mongodb://localhost/fhirserver"),
+        ("mongodb://user:secret@a:1,b:2/charts", "mongodb://a:1,b:2/charts"),
+        ("mongodb://user:se/cr@secret@h/", "mongodb://h/fhirserver"),
+        ("mongodb://user:se?secret@h/charts", "mongodb://h/charts"),
+        (
+            "mongodb+srv://user:secret@db.example.org/?tlsCertificateKeyFilePassword=secret",
+            "mongodb+srv://db.example.org/fhirserver",
+        ),
+        ("mongodb://[::1]:27017/charts", "mongodb://[::1]:27017/charts"),
+    ],
+)
+def test_a_mongodb_store_is_shown_by_hosts_and_database_alone(url: str, place: str) -> None:
+    assert mongo_place(url) == place
+    assert load({"FHIRSERVER_STORE": url}).store_place == place
+
+
+@pytest.mark.parametrize("path", ["", "/", "/charts", "?replicaSet=rs0", "/charts?replicaSet=rs0"])
+def test_the_database_that_is_shown_is_the_one_that_is_opened(path: str) -> None:
+    for url in (f"mongodb://user:secret@localhost{path}", f"mongodb+srv://user:secret@db.example.org{path}"):
+        assert mongo_place(url).rpartition("/")[2] == understand(url).database
+
+
+def test_an_embedded_store_is_shown_by_its_file() -> None:
+    assert load({"FHIRSERVER_STORE": "sqlite:////srv/fhir.db"}).store_place == "/srv/fhir.db"
+
+
+def test_a_mongodb_url_with_a_password_may_come_from_a_file(tmp_path: Path) -> None:
+    secret = tmp_path / "store"
+    secret.write_text("mongodb://user:secret@h/charts?replicaSet=rs0\n")
+    settings = load({"FHIRSERVER_STORE_FILE": str(secret)})
+    assert settings.store.endswith("@h/charts?replicaSet=rs0")
+    assert "secret" not in settings.store_place
+
+
 def test_the_key_file_stands_beside_the_embedded_store() -> None:
     assert load({"FHIRSERVER_STORE": "sqlite:////srv/fhir.db"}).keys_path == Path("/srv/fhir.db.keys.json")
     assert load({"FHIRSERVER_KEYS_FILE": "/run/keys.json"}).keys_path == Path("/run/keys.json")
+
+
+def test_a_store_that_is_no_file_needs_a_key_file_of_its_own() -> None:
+    mongo = {"FHIRSERVER_STORE": "mongodb://user:secret@h/charts"}
+    assert load(mongo | {"FHIRSERVER_KEYS_FILE": "/run/keys.json"}).keys_path == Path("/run/keys.json")
+    with pytest.raises(ValueError, match="FHIRSERVER_KEYS_FILE") as refused:
+        _ = load(mongo).keys_path
+    assert "secret" not in str(refused.value)
 
 
 def test_the_root_is_what_a_client_can_reach() -> None:
