@@ -94,7 +94,7 @@ def past(query: Query, as_of: int) -> Arm:
 
 
 def left(query: Query, since: int, as_of: int) -> Arm:
-    """Superseded chart versions that may be the last of a resource that left the chart; see `read.Departed`."""
+    """Superseded chart versions that may be the last of a resource that left the chart; see `scan.Departed`."""
     driver: Document = {"ended": {"$gt": since, "$lte": as_of}}
     keys: list[Document] = []
     if query.keys is not None:

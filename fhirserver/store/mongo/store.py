@@ -12,7 +12,7 @@ from pymongo.asynchronous.client_session import AsyncClientSession
 from fhirserver.core.errors import Fault, Unavailable
 from fhirserver.core.model import AuditRow, Draft, Facts, Guard, HighWater, Index, Key, Query, Record, Tally
 from fhirserver.store.drafts import refuse_repetition
-from fhirserver.store.mongo import blobs, native, read, schema, verify
+from fhirserver.store.mongo import blobs, native, read, scan, schema, totals, verify
 from fhirserver.store.mongo.audit import MongoAudit, Order
 from fhirserver.store.mongo.client import (
     Client,
@@ -143,7 +143,7 @@ class MongoStore:
         return await again(lambda: read.get(database, key, version, as_of))
 
     async def scan(self, query: Query, batch: int = 256) -> AsyncIterator[list[Record]]:
-        steps = read.scanning(self._database, query, batch)
+        steps = scan.scanning(self._database, query, batch)
         ahead: asyncio.Task[tuple[list[Record], bool]] | None = None
         given = 0
         try:
@@ -166,11 +166,11 @@ class MongoStore:
 
     async def count(self, query: Query) -> int:
         database = self._database
-        return await again(lambda: read.count(database, query))
+        return await again(lambda: totals.count(database, query))
 
     async def tally(self, query: Query) -> list[Tally]:
         database = self._database
-        return await again(lambda: read.tally(database, query))
+        return await again(lambda: totals.tally(database, query))
 
     async def commit(
         self,
@@ -238,7 +238,7 @@ class MongoStore:
         return await again(lambda: read.seq_before(database, time))
 
     async def changes(self, after: int) -> AsyncIterator[list[Record]]:
-        steps = read.Changes(self._database, after, _FEED_BATCH)
+        steps = scan.Changes(self._database, after, _FEED_BATCH)
         done = False
         while not done:
             records, done = await steps.step()

@@ -14,7 +14,7 @@ from fhirserver.core.errors import Conflict, Unavailable
 from fhirserver.core.model import CURRENT, Facts, Guard, Index, Key, Record
 from fhirserver.core.stamp import instant, render
 from fhirserver.store.drafts import STAMP_PART, check_version, stamp_part
-from fhirserver.store.mongo import filters, native, read
+from fhirserver.store.mongo import filters, native, totals
 from fhirserver.store.mongo.client import Database, Document
 from fhirserver.store.mongo.codec import Prepared, fields, native_of, superseded
 from fhirserver.store.mongo.ledger import increment
@@ -73,7 +73,7 @@ class Transaction:
         if query.departed_since is not None or filters.is_large(query.visible):
             # Read batch by batch up to a seq: the counter's own is raised only at the end.
             query = msgspec.structs.replace(query, as_of=self.last if query.as_of is None else query.as_of)
-        return await read.count(self.database, query, self.session)
+        return await totals.count(self.database, query, self.session)
 
     async def _look(self, keys: Sequence[str]) -> None:
         missing = [key for key in keys if key not in self._known]

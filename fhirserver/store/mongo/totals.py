@@ -1,0 +1,101 @@
+"""Counts and tallies: what a scan would give, added up by the database at one moment."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any, TypeVar
+
+import msgspec
+from pymongo.asynchronous.client_session import AsyncClientSession
+
+from fhirserver.core.model import Query, Record, Tally
+from fhirserver.store.mongo import filters
+from fhirserver.store.mongo.client import TRANSACTION, Database, Document, again
+from fhirserver.store.mongo.filters import Arm
+from fhirserver.store.mongo.read import seq_before
+from fhirserver.store.mongo.scan import scanning
+
+T = TypeVar("T")
+_BATCH = 2_048
+
+
+async def count(database: Database, query: Query, session: AsyncClientSession | None = None) -> int:
+    """How many records a scan would give; ``session``: of a transaction that is to be counted in."""
+    if filters.empty(query):
+        return 0
+    if query.departed_since is not None or filters.is_large(query.visible):
+        return sum([len(records) async for records in _steps(database, query, session)])
+    if query.as_of is None or session is not None:
+        total = await _total(database, query, session)
+    else:
+        total = await again(lambda: _still(database, lambda held: _total(database, query, held)))
+    return total if query.limit is None else min(total, query.limit)
+
+
+async def _total(database: Database, query: Query, session: AsyncClientSession | None) -> int:
+    total = 0
+    for arm, condition in await _ranges(database, query, session):
+        options: dict[str, Any] = {} if query.limit is None else {"limit": query.limit}
+        total += await database[arm.collection].count_documents(condition, session=session, hint=arm.hint, **options)
+    return total
+
+
+async def tally(database: Database, query: Query) -> list[Tally]:
+    """The records a scan would give, counted by (type, facts, supports)."""
+    if filters.empty(query):
+        return []
+    totals: Counter[tuple[str, str, str]] = Counter()
+    if query.departed_since is not None or query.limit is not None or filters.is_large(query.visible):
+        async for records in _steps(database, query):
+            totals.update((one.type, one.facts, one.supports) for one in records)
+    elif query.as_of is None:
+        totals = await again(lambda: _groups(database, query, None))
+    else:
+        totals = await again(lambda: _still(database, lambda held: _groups(database, query, held)))
+    return [Tally(*group, number) for group, number in totals.items()]
+
+
+async def _groups(
+    database: Database, query: Query, session: AsyncClientSession | None
+) -> Counter[tuple[str, str, str]]:
+    totals: Counter[tuple[str, str, str]] = Counter()
+    by = {"type": "$type", "facts": "$facts", "supports": "$supports"}
+    for arm, condition in await _ranges(database, query, session):
+        pipeline: list[Mapping[str, Any]] = [{"$match": condition}, {"$group": {"_id": by, "n": {"$sum": 1}}}]
+        async with await database[arm.collection].aggregate(pipeline, session=session, hint=arm.hint) as groups:
+            async for group in groups:
+                one = group["_id"]
+                totals[one["type"], one["facts"], one["supports"]] += int(group["n"])
+    return totals
+
+
+async def _ranges(database: Database, query: Query, session: AsyncClientSession | None) -> list[tuple[Arm, Document]]:
+    after = query.after
+    if query.updated_from is not None:
+        after = max(after, await seq_before(database, query.updated_from, session))
+    if query.as_of is not None and query.as_of <= after:
+        return []
+    arms = filters.current(query)
+    if query.as_of is not None:
+        arms.append(filters.past(query, query.as_of))
+    return [(arm, arm.filter(after, query.as_of, *filters.seen(query.visible))) for arm in arms]
+
+
+async def _still(database: Database, work: Callable[[AsyncClientSession], Awaitable[T]]) -> T:
+    """Read both collections as they are at one moment: what moves from one to the other is counted once."""
+    async with (
+        database.client.start_session(default_transaction_options=TRANSACTION) as session,
+        await session.start_transaction(),
+    ):
+        return await work(session)
+
+
+async def _steps(
+    database: Database, query: Query, session: AsyncClientSession | None = None
+) -> AsyncIterator[list[Record]]:
+    steps = scanning(database, msgspec.structs.replace(query, bodies=False), _BATCH, session)
+    done = False
+    while not done:
+        records, done = await steps.step()
+        yield records
