@@ -230,6 +230,32 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
     bodies: bool = True
 
 
+class HistoryQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """A closed, store-neutral question about versions, superseded ones and tombstones included; the answer is newest
+    first, that is, in descending ``seq`` order.
+
+    * ``key``: only this resource. ``types``: only these resource types; an empty set matches nothing.
+    * ``visible``: what the caller's grant admits, applied before any limit: to the version's own facts and to those of
+      the version that is current at ``as_of``, so that no old version shows what the current one hides. A tombstone
+      has the facts of what it deleted.
+    * ``as_of``: the versions up to this seq, and what is current right after it; None: the latest at the first read.
+    * ``after``, ``before``: only ``seq`` greater and less than these.
+    * ``standing_after``: only versions that nothing had superseded right after this seq, or that came later; of
+      tombstones only those that came later, since nothing is current where one stands.
+    * ``limit``: at most this many. ``bodies``: False leaves ``body`` None, which reads far less.
+    """
+
+    key: Key | None = None
+    types: frozenset[str] | None = None
+    visible: Visible = EVERYTHING
+    as_of: int | None = None
+    after: int = 0
+    before: int | None = None
+    standing_after: int | None = None
+    limit: int | None = None
+    bodies: bool = True
+
+
 class Guard(msgspec.Struct, frozen=True):
     """A query with the count it must have inside the serialised commit; ``reason`` is told when it has not."""
 

@@ -136,6 +136,13 @@ def _standing(caller: CallerClass, organization: str, patient: str | None, types
     )
 
 
+def _shorter(types: frozenset[str]) -> tuple[frozenset[str] | None, frozenset[str]]:
+    """``types`` and ``not_types`` of a clause, whichever says it in fewer names: each read carries them to the store,
+    and 140 names were measured to cost a read of 192 records as much as the records themselves."""
+    rest = RESOURCE_TYPES - types
+    return (None, rest) if len(rest) < len(types) else (types, frozenset())
+
+
 def _limit(types: frozenset[str]) -> frozenset[str] | None:
     return None if types == RESOURCE_TYPES else types
 
@@ -179,7 +186,8 @@ def _clauses(box: Box, owners: frozenset[str], actors: frozenset[str], organizat
     found = []
     plain, named, persons = box.types - actors - {"Person"}, box.types & actors, box.types & {"Person"}
     if plain:
-        found.append(Clause(types=plain, owners=owners, without=box.without, having=box.having))
+        types, not_types = _shorter(plain)
+        found.append(Clause(types=types, not_types=not_types, owners=owners, without=box.without, having=box.having))
     if named:
         found.append(Clause(types=named, party=organization, owners=owners, without=box.without, having=box.having))
     if persons:

@@ -15,6 +15,7 @@ from fhirserver.core.model import (
     Facts,
     Guard,
     HighWater,
+    HistoryQuery,
     Index,
     Key,
     LedgerEntry,
@@ -92,6 +93,16 @@ class Store(Protocol):
 
     async def tally(self, query: Query) -> list[Tally]:
         """The records `scan` would give, counted by (type, facts, supports); order is not defined."""
+
+    def history(self, query: HistoryQuery, batch: int = 256) -> AsyncIterator[list[Record]]:
+        """Versions, newest first, in non-empty batches of at most ``batch``; nothing twice.
+
+        Each batch is its own short keyset read, as in `scan`. With ``as_of`` the answer is the same however many
+        writers follow; `Record.ended` alone tells what has been superseded since.
+        """
+
+    async def count_history(self, query: HistoryQuery) -> int:
+        """How many versions `history` would give (``limit`` included, beyond which nothing is counted)."""
 
     async def commit(
         self,

@@ -14,29 +14,34 @@ from typing import Any
 
 import msgspec
 from bson.errors import BSONError
-from pymongo.errors import PyMongoError
+from pymongo.errors import ConnectionFailure, PyMongoError
 
 from fhirserver.core.errors import Unavailable
 from fhirserver.core.model import AuditRow
-from fhirserver.store.mongo.client import Database, Document, again, passes, reaching
+from fhirserver.store.mongo.client import Database, Document, again, answering, passes, reaching
 
 _BATCH = 500
 _GROUP = 1000
 _ATTEMPTS = 5
 
+_Append = tuple[list[Document], asyncio.Future[None]]
+"""The rows, and who waits for them."""
+
 
 class Order:
-    """Gives audit rows their places; one per process."""
+    """Gives audit rows their places; one per process. ``after``: the last place that is taken already, if any."""
 
-    def __init__(self, clock: Callable[[], int]) -> None:
+    def __init__(self, clock: Callable[[], int], after: bytes = b"") -> None:
         self._clock = clock
         self._process = os.urandom(6)
-        self._last = 0
+        self._last = int.from_bytes(after[:6], "big") + 1 if after else 0
         self._count = 0
 
     def documents(self, rows: Sequence[AuditRow]) -> list[Document]:
         """The rows as documents, each with the next place."""
-        self._last = max(self._last, self._clock())
+        now = self._clock()
+        if now > self._last:
+            self._last, self._count = now, 0
         return [{"_id": self._next(), **msgspec.to_builtins(row)} for row in rows]
 
     def _next(self) -> bytes:
@@ -50,7 +55,7 @@ class MongoAudit:
     def __init__(self, database: Database, order: Order) -> None:
         self._rows = database.audit
         self._order = order
-        self._waiting: list[tuple[list[Document], asyncio.Future[None]]] = []
+        self._waiting: list[_Append] = []
         self._running: asyncio.Task[None] | None = None
         self._closed = False
 
@@ -69,25 +74,31 @@ class MongoAudit:
         """Finish what was given."""
         self._closed = True
         if self._running is not None:
-            await self._running
+            await asyncio.wait([self._running])  # which does not end with whoever waits
 
     async def _run(self) -> None:
+        group: list[_Append] = []
         try:
             while self._waiting:
                 group, self._waiting = self._waiting[:_GROUP], self._waiting[_GROUP:]
                 outcome = await self._insert([document for documents, _ in group for document in documents])
-                for _, done in group:
-                    if not done.done():
-                        done.set_result(None) if outcome is None else done.set_exception(outcome)
+                for documents, done in group:
+                    if outcome is not None and len(group) > 1 and _is_of_one(outcome):
+                        _settle(done, await self._insert(documents, again=True))
+                    else:
+                        _settle(done, outcome)
         finally:
             self._running = None
+            for _, done in (*group, *self._waiting):  # nobody, unless the event loop is ending
+                _settle(done, Unavailable())
+            self._waiting.clear()
 
-    async def _insert(self, documents: list[Document]) -> Exception | None:
+    async def _insert(self, documents: list[Document], *, again: bool = False) -> Exception | None:
         """None when all are durable. A lost answer is asked for again: a row that is there is there."""
         for attempt in range(_ATTEMPTS):
             try:
-                with reaching():
-                    await self._insert_missing(documents, again=attempt > 0)
+                async with answering():
+                    await self._insert_missing(documents, again=again or attempt > 0)
             except Unavailable as fault:
                 cause = fault.__cause__
                 if not isinstance(cause, PyMongoError | BSONError) or not passes(cause) or attempt == _ATTEMPTS - 1:
@@ -119,7 +130,7 @@ class MongoAudit:
         after = b""
         if since:
             conditions["at"] = {"$gte": since}
-            first = await again(lambda: self._first(since))
+            first = await again(self._rows.database, lambda: self._first(since))
             if first is None:
                 return
             after = first
@@ -127,10 +138,11 @@ class MongoAudit:
         while True:
             bounds = {"$gte" if inclusive else "$gt": after} if after else {}
             page = {**conditions, **({"_id": bounds} if bounds else {})}
-            found = await again(lambda: self._page(page, hint))  # noqa: B023 - awaited at once
+            found = await again(self._rows.database, lambda: self._page(page, hint))  # noqa: B023 - awaited at once
             if found:
                 with reaching():
-                    yield [_row(document) for document in found]
+                    rows = [_row(document) for document in found]
+                yield rows
                 after, inclusive = found[-1]["_id"], False
             if len(found) < _BATCH:
                 return
@@ -149,6 +161,20 @@ class MongoAudit:
     async def _page(self, conditions: Document, hint: str) -> list[Document]:
         cursor = self._rows.find(conditions).sort("_id", 1).limit(_BATCH).batch_size(_BATCH).hint(hint)
         return await cursor.to_list()
+
+
+def _settle(done: asyncio.Future[None], outcome: Exception | None) -> None:
+    if done.done():
+        return
+    if outcome is None:
+        done.set_result(None)
+    else:
+        done.set_exception(outcome)
+
+
+def _is_of_one(outcome: Exception) -> bool:
+    """Whether it may be a single row that cannot be stored, and not that the store cannot be reached."""
+    return not isinstance(outcome.__cause__, ConnectionFailure | TimeoutError)
 
 
 def _row(document: Document) -> AuditRow:

@@ -9,6 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import bson
+from bson.errors import BSONError
+
+from fhirserver.core.errors import Fault, Kind
 from fhirserver.core.model import CURRENT, MAX_TIME, MIN_TIME, Draft, Facts, Index, Key, Record, parse_facts
 from fhirserver.core.stamp import digest, render
 from fhirserver.store.drafts import all_terms
@@ -20,6 +24,12 @@ INLINE_BOUND = 512 << 10
 
 A version that is superseded goes through this process on its way to history, so what stands in line is read and
 written once more by each update."""
+
+LARGEST = (16 << 20) - (64 << 10)
+"""Bytes of a version's document above which it is refused: a server takes 16 MiB, and it grows a little when it is
+superseded. What could not be superseded could never be changed or deleted again."""
+TOO_LARGE = "The index entries of a resource are larger than the store can keep (16 MB)."
+_MEASURED_FROM = 1 << 20
 
 PROJECTION = dict.fromkeys(
     ("version", "seq", "updated", "deleted", "facts", "supports", "digest", "size", "key", "ended", "body"), 1
@@ -65,7 +75,7 @@ def fields(key: Key, facts: Facts, index: Index) -> Document:
         "terms": all_terms(index),
         "texts": [{"n": name, "v": value} for name, value in index.texts],
         "spans": [{"n": name, "lo": float(low), "hi": float(high)} for name, low, high in index.spans],
-        "sorts": [{"n": name, "v": value} for name, value in index.sorts],
+        "sorts": [{"n": name, "v": value if isinstance(value, str) else float(value)} for name, value in index.sorts],
     }
 
 
@@ -89,7 +99,17 @@ def prepare(draft: Draft, *, with_native: bool, blob: Any = None) -> Prepared:
         "digest": digest(draft.head, draft.tail),
         **fields(key, draft.facts, draft.index),
     }
+    inline = 0 if blob is not None else len(draft.head) + len(draft.tail)
+    if inline + _about(known) > _MEASURED_FROM and len(bson.encode(known)) + inline > LARGEST:
+        raise Fault(Kind.TOO_LARGE, TOO_LARGE)
     return Prepared(draft, known, native_of(draft) if with_native else None, with_native, blob)
+
+
+def _about(known: Document) -> int:
+    """Bytes of what can grow beyond measure, roughly."""
+    entries = sum(len(known[name]) for name in ("terms", "texts", "spans", "sorts"))
+    texts = sum([len(each["v"]) for each in known["texts"]])
+    return 50 * entries + sum(map(len, known["terms"])) + texts + 4 * len(known["facts"]) + len(known["supports"])
 
 
 def native_of(draft: Draft) -> Document | None:
@@ -105,22 +125,25 @@ def superseded(document: Mapping[str, Any], ended: int) -> Document:
 
 
 def record(document: Mapping[str, Any]) -> Record:
-    """A document of either collection, read with `PROJECTION` or `BARE`."""
-    kind, _, name = (document["key"] if "key" in document else document["_id"]).partition("/")
-    return Record(
-        kind,
-        name,
-        document["version"],
-        int(document["seq"]),
-        int(document["ended"]) if "ended" in document else CURRENT,
-        int(document["updated"]),
-        document["deleted"],
-        document["facts"],
-        document["supports"],
-        document["digest"],
-        document["size"],
-        document.get("body"),
-    )
+    """A document of either collection, read with `PROJECTION` or `BARE`; BSONError if it is none that was written."""
+    try:
+        kind, _, name = (document["key"] if "key" in document else document["_id"]).partition("/")
+        return Record(
+            kind,
+            name,
+            document["version"],
+            int(document["seq"]),
+            int(document["ended"]) if "ended" in document else CURRENT,
+            int(document["updated"]),
+            document["deleted"],
+            document["facts"],
+            document["supports"],
+            document["digest"],
+            document["size"],
+            document.get("body"),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise BSONError("a version is damaged") from error
 
 
 def facts_of(document: Mapping[str, Any]) -> Facts:

@@ -13,7 +13,8 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from time import monotonic
 from typing import Any, Generic, TypeVar
 
@@ -22,7 +23,8 @@ from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.errors import ConnectionFailure, DocumentTooLarge, DuplicateKeyError, OperationFailure, PyMongoError
 
 from fhirserver.core.errors import Fault, Kind, Unavailable
-from fhirserver.store.mongo.client import passes
+from fhirserver.store.mongo.client import ANSWER_SECONDS, discreet, passes
+from fhirserver.store.mongo.codec import TOO_LARGE
 from fhirserver.store.mongo.presence import Presence
 from fhirserver.store.mongo.write import Transaction
 
@@ -40,8 +42,9 @@ _STUCK = 0.5
 _YIELD = 0.003
 """Seconds for which, on average, the counter is left to the other servers between two groups, if there are any."""
 _WRITE_CONFLICT = 112
+_INTERRUPTED = 11601
 _IN_THREAD = 32
-"""From this weight on, or with this many bytes, a job is prepared on a thread: the loop goes on."""
+"""From this weight on, or with this many bytes, a group is prepared on a thread: the loop goes on."""
 _IN_THREAD_BYTES = 256 << 10
 
 
@@ -49,7 +52,8 @@ class Job(Generic[T]):
     """One unit that commits or fails as a whole.
 
     ``prepare`` runs before the transaction; what it returns is handed to ``apply``, which checks everything before it
-    writes anything (an attempt may be made several times). ``weight`` counts drafts, ``size`` their bytes.
+    writes anything (an attempt may be made several times). ``weight`` counts drafts, ``size`` their bytes; ``keys``
+    are what it will look at.
     """
 
     def __init__(
@@ -58,11 +62,13 @@ class Job(Generic[T]):
         prepare: Callable[[], Any] = lambda: None,
         weight: int = 1,
         size: int = 0,
+        keys: Sequence[str] = (),
     ) -> None:
         self.apply = apply
         self.prepare = prepare
         self.weight = weight
         self.size = size
+        self.keys = keys
         self.prepared: Any = None
         self.future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self.settled = asyncio.Event()
@@ -93,10 +99,11 @@ class Committer:
     async def submit(self, job: Job[T]) -> T:
         """The job's result once it is durable; its own fault; Unavailable if the store failed."""
         if self._closed:
-            raise Unavailable("The store is closed.")
-        self._waiting.append(job)
-        if self._running is None:
-            self._running = asyncio.create_task(self._run())
+            job.settle(Unavailable("The store is closed."))
+        else:
+            self._waiting.append(job)
+            if self._running is None:
+                self._running = asyncio.create_task(self._run())
         return await job.future
 
     def withdraw(self, job: Job[Any]) -> None:
@@ -109,7 +116,7 @@ class Committer:
         """Finish what was submitted."""
         self._closed = True
         if self._running is not None:
-            await self._running
+            await asyncio.wait([self._running])  # which does not end with whoever waits
 
     async def _run(self) -> None:
         try:
@@ -122,6 +129,8 @@ class Committer:
                 self._ended = monotonic()
         finally:
             self._running = None
+            _give_up(self._waiting)  # nothing, unless the event loop is ending
+            self._waiting.clear()
 
     def _next(self) -> list[Job[Any]]:
         """Whatever waits, in order, up to the bounds; one job at least."""
@@ -136,30 +145,51 @@ class Committer:
         return jobs
 
     async def _commit(self, jobs: Sequence[Job[Any]]) -> None:
-        ready = []
-        for job in jobs:
-            try:
-                heavy = job.weight >= _IN_THREAD or job.size > _IN_THREAD_BYTES
-                job.prepared = await asyncio.to_thread(job.prepare) if heavy else job.prepare()
-                ready.append(job)
-            except Exception as error:
-                job.settle(error)
-        if not ready:
-            return
         try:
-            outcomes = await _Group(self._presence, self._begin, ready).commit()
-        except BaseException as error:
-            if isinstance(error, OperationFailure | BSONError) and not passes(error) and len(ready) > 1:
-                for job in ready:  # one of them cannot be stored: it alone shall fail
-                    await self._commit([job])
+            if sum(job.weight for job in jobs) >= _IN_THREAD or sum(job.size for job in jobs) > _IN_THREAD_BYTES:
+                errors = await asyncio.to_thread(_prepare, jobs)
+            else:
+                errors = _prepare(jobs)
+            for job, error in zip(jobs, errors, strict=True):
+                if error is not None:
+                    job.settle(error)
+            await self._commit_ready([job for job in jobs if not job.settled.is_set()])
+        finally:
+            _give_up(jobs)
+
+    async def _commit_ready(self, jobs: Sequence[Job[Any]]) -> None:
+        if not jobs:
+            return
+        group = _Group(self._presence, self._begin, jobs)
+        try:
+            outcomes = await group.commit()
+        except Exception as error:
+            if len(jobs) > 1 and not group.in_doubt and _is_of_one(error):
+                for job in jobs:  # one of them cannot be stored: it alone shall fail
+                    await self._commit_ready([job])
                 return
-            for job in ready:
-                job.settle(_public(error))
-            if not isinstance(error, Exception):
-                raise
-        else:
-            for job, outcome in zip(ready, outcomes, strict=True):
-                job.settle(outcome)
+            outcomes = [_public(error)] * len(jobs)
+        for job, outcome in zip(jobs, outcomes, strict=True):
+            job.settle(outcome)
+
+
+def _prepare(jobs: Sequence[Job[Any]]) -> list[Exception | None]:
+    """Prepare the jobs; what each raised."""
+    errors: list[Exception | None] = []
+    for job in jobs:
+        try:
+            job.prepared = job.prepare()
+            errors.append(None)
+        except Exception as error:  # handed to the one who waits for it
+            errors.append(error)
+    return errors
+
+
+def _give_up(jobs: Iterable[Job[Any]]) -> None:
+    """Those that have not heard anything yet: their commit is not known to have happened."""
+    for job in jobs:
+        if not job.settled.is_set():
+            job.settle(Unavailable())
 
 
 class _Group:
@@ -178,13 +208,22 @@ class _Group:
         self._doubt: tuple[int, list[Any]] | None = None
         """The turn of an attempt whose end is not known, and what it gave."""
 
+    @property
+    def in_doubt(self) -> bool:
+        """Whether an attempt may have been committed although it was not told so."""
+        return self._doubt is not None
+
     async def commit(self) -> list[Any]:
         """What became of each job; raises what the store raised when the group cannot be committed."""
         began = monotonic()
         pause, repeated, looked = 0.001, 0, began
         while True:
             try:
-                return await self._attempt()
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    return await self._attempt()
+            except TimeoutError:
+                await self._presence.renew()
+                raise
             except (PyMongoError, BSONError) as error:
                 repeated += isinstance(error, DuplicateKeyError)
                 if not _is_passing(error) or monotonic() > began + PATIENCE or repeated > _REPEATED:
@@ -194,7 +233,8 @@ class _Group:
                 lost = isinstance(error, ConnectionFailure)
             if monotonic() > looked + _STUCK:
                 looked = monotonic()
-                await self._presence.bury()
+                with suppress(PyMongoError):  # the next time
+                    await self._presence.bury()
             await asyncio.sleep(random.uniform(0.2, 1) * (0.1 if lost else pause))  # noqa: S311 - jitter
             pause = min(pause * 1.2, 0.008)
 
@@ -206,8 +246,10 @@ class _Group:
                 turn, outcomes = self._doubt
                 if await transaction.holds(turn, self._token):
                     await session.abort_transaction()
+                    await self._outlasts(transaction, turn)
                     return outcomes
                 self._doubt = None
+            await transaction.look([key for job in self._jobs for key in job.keys])
             outcomes = [await _applied(transaction, job) for job in self._jobs]
             if not transaction.wrote:
                 await session.abort_transaction()
@@ -216,6 +258,14 @@ class _Group:
             self._doubt = transaction.turn, outcomes
             await session.commit_transaction()
             return outcomes
+
+    async def _outlasts(self, transaction: Transaction, turn: int) -> None:
+        """Wait until a commit that is there is on a majority: on a primary alone it could still be rolled back."""
+        until = monotonic() + PATIENCE
+        while not await transaction.outlasts(turn, self._token):
+            if monotonic() > until:
+                raise Unavailable
+            await asyncio.sleep(0.02)
 
 
 async def _applied(transaction: Transaction, job: Job[Any]) -> Any:
@@ -228,9 +278,19 @@ async def _applied(transaction: Transaction, job: Job[Any]) -> Any:
         return error
 
 
-def _is_passing(error: Exception) -> bool:
-    """A conflict with another process, a lost connection, an election; of two that make one entry the later one."""
+def _is_of_one(error: Exception) -> bool:
+    """Whether it may be the content of a single job that cannot be stored."""
     if isinstance(error, DuplicateKeyError):
+        return True
+    return not isinstance(error, Fault | ConnectionFailure | TimeoutError) and not _is_passing(error)
+
+
+def _is_passing(error: Exception) -> bool:
+    """A conflict with another process, a lost connection, an election, an end to the session by one who took this
+    process for dead; of two that make one entry the later one."""
+    if isinstance(error, DuplicateKeyError):
+        return True
+    if isinstance(error, OperationFailure) and error.code == _INTERRUPTED:
         return True
     if isinstance(error, PyMongoError) and error.has_error_label("UnknownTransactionCommitResult"):
         return True
@@ -243,9 +303,9 @@ def _is_conflict(error: Exception) -> bool:
 
 def _public(error: BaseException) -> BaseException:
     if isinstance(error, DocumentTooLarge):
-        return Fault(Kind.TOO_LARGE, "The index entries of a resource are larger than the store can keep (16 MB).")
-    if not isinstance(error, PyMongoError | BSONError):
+        return Fault(Kind.TOO_LARGE, TOO_LARGE)
+    if not isinstance(error, PyMongoError | BSONError | TimeoutError):
         return error
     fault = Unavailable()
-    fault.__cause__ = error
+    fault.__cause__ = discreet(error)
     return fault

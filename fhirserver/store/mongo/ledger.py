@@ -10,12 +10,14 @@ import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
+from bson.errors import BSONError
 from pymongo import ReturnDocument
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.errors import DuplicateKeyError
 
+from fhirserver.core.errors import Unavailable
 from fhirserver.core.model import LedgerEntry
-from fhirserver.store.mongo.client import Database, Document, again, reaching
+from fhirserver.store.mongo.client import Database, Document, again, answering
 
 _BATCH = 256
 _ATTEMPTS = 8
@@ -30,11 +32,11 @@ class MongoLedger:
         self._clock = clock
 
     async def get(self, name: str) -> LedgerEntry | None:
-        document = await again(lambda: self._entries.find_one({"_id": name, **_live(self._clock())}))
+        document = await again(self._database, lambda: self._entries.find_one({"_id": name, **_live(self._clock())}))
         return _entry(document) if document else None
 
     async def put_if(self, name: str, value: bytes | None, *, stamp: int | None, expires: int | None = None) -> bool:
-        with reaching():
+        async with answering():
             if stamp is None:
                 return await self._put_new(name, value, expires)
             held = {"_id": name, "stamp": stamp, **_live(self._clock())}
@@ -53,13 +55,13 @@ class MongoLedger:
         return True
 
     async def incr(self, name: str, by: int = 1, *, expires: int | None = None) -> int:
-        with reaching():
+        async with answering():
             return await increment(self._database, name, by, now=self._clock(), expires=expires)
 
     async def scan(self, prefix: str) -> AsyncIterator[tuple[str, LedgerEntry]]:
         after, first = prefix, True
         while True:
-            found = await again(lambda: self._page(prefix, after, first))  # noqa: B023 - awaited at once
+            found = await again(self._database, lambda: self._page(prefix, after, first))  # noqa: B023 - awaited at once
             for document in found:
                 yield document["_id"], _entry(document)
             if len(found) < _BATCH:
@@ -73,7 +75,7 @@ class MongoLedger:
 
     async def sweep(self) -> None:
         """Remove what has expired; it takes room only."""
-        with reaching():
+        async with answering():
             await self._entries.delete_many({"expires": {"$lte": self._clock()}})
 
 
@@ -125,8 +127,11 @@ def _content(value: bytes, expires: int | None) -> Document:
 
 
 def _entry(document: Mapping[str, Any]) -> LedgerEntry:
-    value = b"%d" % document["n"] if "n" in document else bytes(document["value"])
-    return LedgerEntry(value, int(document["stamp"]))
+    try:
+        value = b"%d" % document["n"] if "n" in document else bytes(document["value"])
+        return LedgerEntry(value, int(document["stamp"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise Unavailable from BSONError(f"a ledger entry is damaged: {type(error).__name__}")
 
 
 def _new_stamp() -> int:

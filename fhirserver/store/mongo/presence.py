@@ -15,9 +15,9 @@ from typing import Any
 
 from bson import ObjectId
 from pymongo.asynchronous.client_session import AsyncClientSession
-from pymongo.errors import PyMongoError
+from pymongo.errors import OperationFailure, PyMongoError
 
-from fhirserver.store.mongo.client import TRANSACTION, Client, Database
+from fhirserver.store.mongo.client import TRANSACTION, Client, Database, go_on, passes
 
 BEAT = 1.0
 """Seconds from one heartbeat to the next."""
@@ -43,7 +43,12 @@ class Presence:
     async def session(self) -> AsyncClientSession:
         """The session that commits, which the others know."""
         while self._given_up:
-            await self._end(self._given_up[0].session_id["id"])
+            try:
+                await self._end(self._given_up[0].session_id["id"])
+            except OperationFailure as error:
+                if passes(error):
+                    raise
+                # Not to be had here: what the session has open ends by itself, only later.
             await self._given_up.pop(0).end_session()
         if self._session is None:
             session = self._client.start_session(default_transaction_options=TRANSACTION)
@@ -74,6 +79,7 @@ class Presence:
         """This process ends."""
         if self._beating is not None:
             self._beating.cancel()
+            await asyncio.wait([self._beating])  # so that no heartbeat comes after the end
         await self.renew()
         with suppress(PyMongoError):  # the others will see to it
             for session in self._given_up:
@@ -89,7 +95,10 @@ class Presence:
             await asyncio.sleep(BEAT)
             if self._session is None:
                 continue
+            go_on()
             beat = {"session": self._session.session_id["id"], "seen": "$$NOW"}
-            with suppress(PyMongoError):  # the store is away for everybody; the next beat tells
-                await self._servers.update_one({"_id": self._id}, [{"$set": beat}], upsert=True)
-                self.others = await self._servers.count_documents({}, limit=2) > 1
+            with suppress(PyMongoError, TimeoutError):  # the store is away for everybody; the next beat tells
+                async with asyncio.timeout(DEAD / 1000):
+                    await self._servers.update_one({"_id": self._id}, [{"$set": beat}], upsert=True)
+                    alive = {"$expr": {"$gte": ["$seen", {"$subtract": ["$$NOW", DEAD]}]}}
+                    self.others = await self._servers.count_documents(alive, limit=2) > 1

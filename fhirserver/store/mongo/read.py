@@ -37,7 +37,7 @@ async def high_water(database: Database, session: AsyncClientSession | None = No
 async def seq_before(database: Database, time: int, session: AsyncClientSession | None = None) -> int:
     """The last seq committed before ``time``."""
     found = await database.commits.find_one(
-        {"updated": {"$lt": time}}, {"last": 1}, sort=[("updated", -1), ("_id", -1)], session=session
+        {"updated": {"$lt": time}}, {"last": 1}, sort=[("updated", -1), ("_id", -1)], hint="updated", session=session
     )
     return int(found["last"]) if found else 0
 
@@ -47,14 +47,17 @@ async def get(database: Database, key: Key, version: int | None, as_of: int | No
     document = await database.current.find_one({"_id": str(key)}, PROJECTION)
     if document is None:
         return None
-    if (version is None or document["version"] == version) and (as_of is None or document["seq"] <= as_of):
-        return record(document)
+    one = record(document)
+    if (version is None or one.version == version) and (as_of is None or one.seq <= as_of):
+        return one
     wanted: Document = {"key": str(key)}
+    if as_of is not None:
+        wanted["_id"] = {"$lte": as_of}
     if version is not None:
         wanted["version"] = version
-    if as_of is not None:
-        wanted |= {"_id": {"$lte": as_of}, "ended": {"$gt": as_of}}
-    document = await database.history.find_one(wanted, PROJECTION)
+    elif as_of is not None:
+        wanted["ended"] = {"$gt": as_of}
+    document = await database.history.find_one(wanted, PROJECTION, hint="key")
     return record(document) if document else None
 
 
@@ -85,7 +88,7 @@ async def read(
     async with cursor:
         async for document in cursor:
             one = record(document)
-            size += one.size
+            size += one.size if bodies else 0
             if size > BATCH_BYTES and records:
                 return Found(records, True)
             records.append(one)
@@ -122,7 +125,18 @@ def merged(found: Sequence[Found], wanted: int, end: int) -> tuple[list[Record],
         return found[0].records, cut
     by_seq = {one.seq: one for each in found for one in each.records if one.seq <= cut}
     records = sorted(by_seq.values(), key=_seq)
-    if len(records) > wanted:
-        records = records[:wanted]
+    fitting = _fitting(records[:wanted])
+    if fitting < len(records):
+        records = records[:fitting]
         cut = records[-1].seq
     return records, cut
+
+
+def _fitting(records: Sequence[Record]) -> int:
+    """How many of them have at most `BATCH_BYTES` of bodies together; one at least."""
+    size = 0
+    for count, one in enumerate(records):
+        size += 0 if one.body is None else one.size
+        if size > BATCH_BYTES and count:
+            return count
+    return len(records)

@@ -11,11 +11,11 @@ import logging
 from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from pymongo import ASCENDING, timeout
+from pymongo import ASCENDING, DeleteOne, timeout
 from pymongo.errors import DuplicateKeyError, OperationFailure
 
 from fhirserver.core.errors import Unavailable
-from fhirserver.store.mongo.client import Database
+from fhirserver.store.mongo.client import Database, again
 
 SCHEMA_VERSION = 1
 APPLICATION = "fhirserver"
@@ -56,6 +56,7 @@ INDEXES = (
     IndexOf("history", "key", ("key", "version"), "vread, `_history`, snapshots of single keys", unique=True),
     IndexOf("history", "chart", ("compartments", "ended"), "a chart's snapshot: the few that ended after it"),
     IndexOf("history", "type", ("type", "ended"), "a type list's snapshot"),
+    IndexOf("history", "feed", ("type", "_id"), "`_history` of a type, newest first"),
     IndexOf("history", "ended", ("ended",), "the whole store's snapshot"),
     IndexOf("commits", "updated", ("updated", "_id"), "time -> seq for `_since`"),
     IndexOf("ledger", "expires", ("expires",), "what has expired is swept", partial="expires"),
@@ -76,14 +77,14 @@ async def prepare(database: Database, *, native: bool) -> None:
     Several servers may start at once on an empty database. ``native``: whether a new store keeps native documents.
     """
     marker = await _marker(database)
-    new = marker is None
-    if marker is None:
-        await _begin(database, native=native)
-    elif marker.get("schema") != SCHEMA_VERSION:
+    if marker is not None and marker.get("schema") != SCHEMA_VERSION:
         raise Unavailable(
             f"The store has schema version {marker.get('schema')}; this server knows version {SCHEMA_VERSION}. "
             "Use the server version that wrote it, or a later one."
         )
+    new = marker is None or await _is_half_begun(database)
+    if new:
+        await _begin(database, native=native)
     for name in COLLECTIONS:
         await create_collection(database, name)
     for collection in COLLECTIONS:
@@ -99,19 +100,30 @@ async def prepare(database: Database, *, native: bool) -> None:
 
 async def _marker(database: Database) -> Mapping[str, Any] | None:
     """The store's marker; None for an empty database. Unavailable if the database is another program's."""
-    for _ in range(20):
+    stranger = Unavailable("The MongoDB database holds collections of another program; name one of the store's own.")
+    for attempt in range(20):
         marker = await database.store.find_one({"_id": MARKER})
         if marker is not None:
             if marker.get("application") != APPLICATION:
-                break
+                raise stranger
             return marker
-        names = set(await database.list_collection_names())
+        names = {name for name in await database.list_collection_names() if not name.startswith("system.")}
         if not names:
             return None
-        if names != {"store"}:
-            break
+        if attempt and names != {"store"}:  # at the first look another server may have begun in between
+            raise stranger
         await asyncio.sleep(0.1)  # another server has just begun
-    raise Unavailable("The MongoDB database holds collections of another program; name one of the store's own.")
+    if await database.store.find_one({}) is not None:
+        raise stranger
+    return None  # it was killed before it wrote anything
+
+
+async def _is_half_begun(database: Database) -> bool:
+    """Whether a server was killed between the marker and the counter: there is no counter, and nothing else either."""
+    for name, wanted in (("store", {"_id": COUNTER}), ("commits", {}), ("current", {}), ("history", {})):
+        if await database[name].find_one(wanted, {"_id": 1}) is not None:
+            return False
+    return True
 
 
 async def _begin(database: Database, *, native: bool) -> None:
@@ -176,16 +188,21 @@ async def _remove_strays(database: Database, type_: str) -> None:
     after: Any = None
     while True:
         bounds: dict[str, Any] = {} if after is None else {"_id": {"$gt": after}}
-        found = await database[type_].find(bounds, {"_id": 1}).sort("_id", 1).limit(_BATCH).to_list()
-        ids = [document["_id"] for document in found]
-        keys = [f"{type_}/{each}" for each in ids]
+        found = await database[type_].find(bounds, {"_store.seq": 1}).sort("_id", 1).limit(_BATCH).to_list()
+        keys = [f"{type_}/{document['_id']}" for document in found]
         there = database.current.find({"_id": {"$in": keys}, "deleted": False}, {"id": 1})
         known = {document["id"] async for document in there}
-        if stray := [each for each in ids if each not in known]:
-            await database[type_].delete_many({"_id": {"$in": stray}})
-        if len(ids) < _BATCH:
+        # By its seq as well: a resource that was deleted when it was looked for may have come back.
+        strays = [
+            DeleteOne({"_id": document["_id"], "_store.seq": document.get("_store", {}).get("seq")})
+            for document in found
+            if document["_id"] not in known
+        ]
+        if strays:
+            await database[type_].bulk_write(strays, ordered=False)
+        if len(found) < _BATCH:
             return
-        after = ids[-1]
+        after = found[-1]["_id"]
 
 
 def tell_of_native(*, wanted: bool, kept: bool) -> None:
@@ -233,7 +250,7 @@ def foreign(collection: str, there: Mapping[str, Mapping[str, Any]]) -> list[str
 async def inconsistencies(database: Database) -> AsyncIterator[str]:
     """One sentence per index that is missing, foreign or not what it must be."""
     for collection in COLLECTIONS:
-        there = await _indexes(database, collection)
+        there = await again(database, lambda: _indexes(database, collection))  # noqa: B023 - awaited at once
         for index in wanted(collection):
             if index.name not in there:
                 yield f"The index {collection}.{index.name} is missing."
@@ -258,6 +275,7 @@ def _fits(index: IndexOf, definition: Mapping[str, Any]) -> bool:
         and bool(definition.get("unique")) == index.unique
         and ("partialFilterExpression" in definition) == (index.partial is not None)
         and not definition.get("sparse")
+        and not definition.get("hidden")
         and "expireAfterSeconds" not in definition
     )
 

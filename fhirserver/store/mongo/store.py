@@ -10,9 +10,21 @@ from pymongo import ReturnDocument
 from pymongo.asynchronous.client_session import AsyncClientSession
 
 from fhirserver.core.errors import Fault, Unavailable
-from fhirserver.core.model import AuditRow, Draft, Facts, Guard, HighWater, Index, Key, Query, Record, Tally
+from fhirserver.core.model import (
+    AuditRow,
+    Draft,
+    Facts,
+    Guard,
+    HighWater,
+    HistoryQuery,
+    Index,
+    Key,
+    Query,
+    Record,
+    Tally,
+)
 from fhirserver.store.drafts import refuse_repetition
-from fhirserver.store.mongo import blobs, native, read, scan, schema, totals, verify
+from fhirserver.store.mongo import blobs, history, native, read, scan, schema, totals, verify
 from fhirserver.store.mongo.audit import MongoAudit, Order
 from fhirserver.store.mongo.client import (
     Client,
@@ -89,17 +101,18 @@ class MongoStore:
                 await schema.prepare(database, native=self._wants_native)
                 counter = await database.store.find_one({"_id": COUNTER})
                 self._types = set(await verify.native_types(database))
+                last = await database.audit.find_one({}, {"_id": 1}, sort=[("_id", -1)])
             await blobs.sweep(database, now=self._clock())
         except BaseException:
             await client.close()
             raise
         self._keeps_native = bool(counter and counter["native"])
         schema.tell_of_native(wanted=self._wants_native, kept=self._keeps_native)
-        order = Order(self._clock)
+        order = Order(self._clock, last["_id"] if last else b"")
         ledger = MongoLedger(database, clock=self._clock)
         presence = Presence(client, database)
         committer, audit = Committer(presence, self._begin), MongoAudit(database, order)
-        sweeper = asyncio.create_task(_sweep(ledger))
+        sweeper = asyncio.create_task(_sweep(database, ledger, self._clock))
         self._parts = _Parts(client, database, committer, ledger, audit, order, presence, sweeper)
 
     async def close(self) -> None:
@@ -107,10 +120,12 @@ class MongoStore:
             return
         parts, self._parts = self._parts, None
         parts.sweeper.cancel()
-        await parts.committer.close()
-        await parts.audit.close()
-        await parts.presence.leave()
-        await parts.client.close()
+        try:
+            await parts.committer.close()
+            await parts.audit.close()
+            await parts.presence.leave()
+        finally:
+            await parts.client.close()
 
     def _now(self, least: int) -> int:
         """The clock's time, never less than it gave before nor than ``least``."""
@@ -140,7 +155,7 @@ class MongoStore:
 
     async def get(self, key: Key, version: int | None = None, *, as_of: int | None = None) -> Record | None:
         database = self._database
-        return await again(lambda: read.get(database, key, version, as_of))
+        return await again(database, lambda: read.get(database, key, version, as_of))
 
     async def scan(self, query: Query, batch: int = 256) -> AsyncIterator[list[Record]]:
         steps = scan.scanning(self._database, query, batch)
@@ -166,11 +181,22 @@ class MongoStore:
 
     async def count(self, query: Query) -> int:
         database = self._database
-        return await again(lambda: totals.count(database, query))
+        return await again(database, lambda: totals.count(database, query))
 
     async def tally(self, query: Query) -> list[Tally]:
         database = self._database
-        return await again(lambda: totals.tally(database, query))
+        return await again(database, lambda: totals.tally(database, query))
+
+    async def history(self, query: HistoryQuery, batch: int = 256) -> AsyncIterator[list[Record]]:
+        steps, done = history.Versions(self._database, query, batch), False
+        while not done:
+            records, done = await steps.step()
+            if records:
+                yield records
+            self._open()
+
+    async def count_history(self, query: HistoryQuery) -> int:
+        return await history.Versions(self._database, query, 1).count()
 
     async def commit(
         self,
@@ -182,15 +208,14 @@ class MongoStore:
     ) -> list[Record]:
         refuse_repetition(drafts)
         parts = self._open()
-        kept, guards, epochs = tuple(drafts), tuple(guards), tuple(epochs)
-        trail = parts.order.documents(audit)
+        kept, guards, audit, epochs = tuple(drafts), tuple(guards), tuple(audit), tuple(epochs)
         await self._collections({draft.key.type for draft in kept})
         staged: dict[int, Any] = {}
         job: Job[list[Record]] | None = None
 
         async def apply(transaction: Transaction, prepared: list[Prepared]) -> list[Record]:
             records = await transaction.commit(prepared, guards)
-            transaction.trail(trail)
+            transaction.trail(parts.order.documents(audit))
             transaction.move(epochs)
             return records
 
@@ -203,7 +228,8 @@ class MongoStore:
                 apply,
                 lambda: [prepare(one, with_native=with_native, blob=staged.get(at)) for at, one in enumerate(kept)],
                 max(1, len(kept)),
-                sum(len(one.head) + len(one.tail) for at, one in enumerate(kept) if at not in staged),
+                sum(len(one.head) + len(one.tail) for one in kept),
+                [str(draft.key) for draft in kept],
             )
             return await parts.committer.submit(job)
         except BaseException:  # a cancelled request leaves nothing either; what was published meanwhile stays
@@ -224,18 +250,18 @@ class MongoStore:
         """Native collections are made before the transaction that writes to them: making them inside collides."""
         fresh = types - self._types if self._keeps_native else set()
         if fresh:
-            with reaching():
-                await schema.keep_types(self._database, fresh)
+            database = self._database
+            await again(database, lambda: schema.keep_types(database, fresh))
             self._types |= fresh
 
     async def high_water(self) -> HighWater:
         database = self._database
-        mark = await again(lambda: read.high_water(database))
+        mark = await again(database, lambda: read.high_water(database))
         return HighWater(mark.seq, self._now(mark.time))
 
     async def seq_at(self, time: int) -> int:
         database = self._database
-        return await again(lambda: read.seq_before(database, time))
+        return await again(database, lambda: read.seq_before(database, time))
 
     async def changes(self, after: int) -> AsyncIterator[list[Record]]:
         steps = scan.Changes(self._database, after, _FEED_BATCH)
@@ -258,11 +284,11 @@ class MongoStore:
             yield record.body
             return
         database = self._database
-        found = await again(lambda: read.place(database, record.seq))
+        found = await again(database, lambda: read.place(database, record.seq))
         if found is None:
             return
         if "blob" not in found:
-            yield found["body"]
+            yield found.get("body", b"")  # none: damage, which the size tells
             return
         async for piece in blobs.pieces(database, found["blob"]):
             yield piece
@@ -271,17 +297,19 @@ class MongoStore:
         parts = self._open()
         await self._collections({record.type for record, *_ in items})
         kept = []
+        with_native = self._keeps_native
         for record, facts, index in items:
-            kept.append((record, facts, index, await self._native_of(record, facts)))
+            document = await self._native_of(record, facts) if with_native else None
+            kept.append((record, facts, index, document))
 
         async def apply(transaction: Transaction, _: None) -> None:
-            await transaction.reindex(kept)
+            await transaction.reindex(kept, with_native=with_native)
 
         size = sum(record.size for record, *_ in kept if record.size <= INLINE_BOUND)
         await parts.committer.submit(Job(apply, weight=max(1, len(kept)), size=size))
 
     async def _native_of(self, record: Record, facts: Facts) -> Document | None:
-        if not self._keeps_native or record.deleted or record.size > native.LARGEST:
+        if record.deleted or record.size > native.LARGEST:
             return None
         body = b"".join([piece async for piece in self._pieces(record)])
         return native.document(record.key, body, facts) if len(body) == record.size else None
@@ -303,11 +331,12 @@ class MongoStore:
             yield "The other versions cannot be read: a document is damaged."
 
 
-async def _sweep(ledger: MongoLedger) -> None:
-    """Remove what has expired, now and then."""
+async def _sweep(database: Database, ledger: MongoLedger, clock: Callable[[], int]) -> None:
+    """Remove what has expired, and what killed processes have staged, now and then."""
     while True:
         await asyncio.sleep(_SWEEP_SECONDS)
         try:
             await ledger.sweep()
+            await blobs.sweep(database, now=clock())
         except Unavailable:
             continue

@@ -26,10 +26,10 @@ async def count(database: Database, query: Query, session: AsyncClientSession | 
         return 0
     if query.departed_since is not None or filters.is_large(query.visible):
         return sum([len(records) async for records in _steps(database, query, session)])
-    if query.as_of is None or session is not None:
+    if session is not None or _in_one_read(query):
         total = await _total(database, query, session)
     else:
-        total = await again(lambda: _still(database, lambda held: _total(database, query, held)))
+        total = await again(database, lambda: still(database, lambda held: _total(database, query, held)))
     return total if query.limit is None else min(total, query.limit)
 
 
@@ -49,10 +49,10 @@ async def tally(database: Database, query: Query) -> list[Tally]:
     if query.departed_since is not None or query.limit is not None or filters.is_large(query.visible):
         async for records in _steps(database, query):
             totals.update((one.type, one.facts, one.supports) for one in records)
-    elif query.as_of is None:
-        totals = await again(lambda: _groups(database, query, None))
+    elif _in_one_read(query):
+        totals = await again(database, lambda: _groups(database, query, None))
     else:
-        totals = await again(lambda: _still(database, lambda held: _groups(database, query, held)))
+        totals = await again(database, lambda: still(database, lambda held: _groups(database, query, held)))
     return [Tally(*group, number) for group, number in totals.items()]
 
 
@@ -60,13 +60,13 @@ async def _groups(
     database: Database, query: Query, session: AsyncClientSession | None
 ) -> Counter[tuple[str, str, str]]:
     totals: Counter[tuple[str, str, str]] = Counter()
-    by = {"type": "$type", "facts": "$facts", "supports": "$supports"}
+    by = {"$concat": ["$type", "\n", "$facts", "\n", "$supports"]}  # half the time of a group by three fields
     for arm, condition in await _ranges(database, query, session):
         pipeline: list[Mapping[str, Any]] = [{"$match": condition}, {"$group": {"_id": by, "n": {"$sum": 1}}}]
         async with await database[arm.collection].aggregate(pipeline, session=session, hint=arm.hint) as groups:
             async for group in groups:
-                one = group["_id"]
-                totals[one["type"], one["facts"], one["supports"]] += int(group["n"])
+                type_, facts, supports = group["_id"].split("\n", 2)
+                totals[type_, facts, supports] += int(group["n"])
     return totals
 
 
@@ -82,8 +82,12 @@ async def _ranges(database: Database, query: Query, session: AsyncClientSession 
     return [(arm, arm.filter(after, query.as_of, *filters.seen(query.visible))) for arm in arms]
 
 
-async def _still(database: Database, work: Callable[[AsyncClientSession], Awaitable[T]]) -> T:
-    """Read both collections as they are at one moment: what moves from one to the other is counted once."""
+def _in_one_read(query: Query) -> bool:
+    return query.as_of is None and len(filters.current(query)) == 1
+
+
+async def still(database: Database, work: Callable[[AsyncClientSession], Awaitable[T]]) -> T:
+    """Read as the store is at one moment: what moves from one arm to another is counted once."""
     async with (
         database.client.start_session(default_transaction_options=TRANSACTION) as session,
         await session.start_transaction(),

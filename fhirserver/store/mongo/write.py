@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import msgspec
 from pymongo import DeleteOne, InsertOne, ReplaceOne
 from pymongo.asynchronous.client_session import AsyncClientSession
+from pymongo.read_concern import ReadConcern
 
 from fhirserver.core.errors import Conflict, Unavailable
 from fhirserver.core.model import CURRENT, Facts, Guard, Index, Key, Record
@@ -20,8 +22,13 @@ from fhirserver.store.mongo.codec import Prepared, fields, native_of, superseded
 from fhirserver.store.mongo.ledger import increment
 from fhirserver.store.mongo.schema import COUNTER
 
+T = TypeVar("T")
+
 _SLICE = 250
-"""Documents sent at once: encoding more of them would hold the loop."""
+_SLICE_BYTES = 1 << 20
+"""Documents sent at once, and from how many bytes on no more: encoding them holds the loop."""
+_AT_ONCE = 100
+"""Drafts made into versions at once, for the same reason."""
 
 
 class Transaction:
@@ -55,17 +62,27 @@ class Transaction:
         found = await self.database.commits.find_one({"_id": turn, "token": token}, session=self.session)
         return found is not None
 
+    async def outlasts(self, turn: int, token: bytes) -> bool:
+        """Whether that attempt is on a majority of the nodes; asked outside of the transaction."""
+        commits = self.database.commits.with_options(read_concern=ReadConcern("majority"))
+        return await commits.find_one({"_id": turn, "token": token}) is not None
+
     async def commit(self, drafts: Sequence[Prepared], guards: Sequence[Guard]) -> list[Record]:
         """Check everything, then take the drafts as new versions."""
         for guard in guards:
             if await self._count(guard) != guard.count:
                 raise Conflict(guard.reason)
-        await self._look([one.fields["_id"] for one in drafts])
+        await self.look([one.fields["_id"] for one in drafts])
         for one in drafts:
             there = self._known[one.fields["_id"]]
             check_version(one.draft, 0 if there is None or there["deleted"] else there["version"])
         await self._publish([one.blob for one in drafts if one.blob is not None])
-        return [self._put(one) for one in drafts]
+        records = []
+        for at, one in enumerate(drafts, 1):
+            records.append(self._put(one))
+            if at % _AT_ONCE == 0:
+                await asyncio.sleep(0)  # others have a turn
+        return records
 
     async def _count(self, guard: Guard) -> int:
         await self._flush()
@@ -75,8 +92,9 @@ class Transaction:
             query = msgspec.structs.replace(query, as_of=self.last if query.as_of is None else query.as_of)
         return await totals.count(self.database, query, self.session)
 
-    async def _look(self, keys: Sequence[str]) -> None:
-        missing = [key for key in keys if key not in self._known]
+    async def look(self, keys: Sequence[str]) -> None:
+        """Read what stands under these keys, each once."""
+        missing = [key for key in dict.fromkeys(keys) if key not in self._known]
         for at in range(0, len(missing), _SLICE):
             part = missing[at : at + _SLICE]
             found = self.database.current.find({"_id": {"$in": part}}, session=self.session).hint("_id_")
@@ -120,9 +138,11 @@ class Transaction:
             document["supports"], document["digest"], len(body), body,
         )  # fmt: skip
 
-    async def reindex(self, items: Sequence[tuple[Record, Facts, Index, Document | None]]) -> None:
-        """Replace facts, index entries and native documents of versions that are still current."""
-        await self._look([str(record.key) for record, *_ in items])
+    async def reindex(
+        self, items: Sequence[tuple[Record, Facts, Index, Document | None]], *, with_native: bool
+    ) -> None:
+        """Replace facts, index entries and, if they were made, native documents of versions that are still current."""
+        await self.look([str(record.key) for record, *_ in items])
         for record, facts, index, document in items:
             name = str(record.key)
             there = self._known[name]
@@ -130,9 +150,10 @@ class Transaction:
                 continue
             kept = {field: value for field, value in there.items() if field != "also"}
             self._known[name] = self._current[name] = {**kept, **fields(record.key, facts, index)}
-            self._native[record.key] = document and native.stamped(
-                document, version=record.version, seq=record.seq, updated=record.updated
-            )
+            if with_native:
+                self._native[record.key] = document and native.stamped(
+                    document, version=record.version, seq=record.seq, updated=record.updated
+                )
             self.wrote = True
 
     def trail(self, rows: Sequence[Document]) -> None:
@@ -161,17 +182,17 @@ class Transaction:
 
     async def _flush(self) -> None:
         """Send the versions gathered so far; later reads of this transaction see them."""
-        session, chunks, history = self.session, self._chunks, self._history
-        for at in range(0, len(history), _SLICE):
-            await self.database.history.insert_many(history[at : at + _SLICE], session=session)
+        session, chunks = self.session, self._chunks
+        for part in _slices(self._history, self._history):
+            await self.database.history.insert_many(part, session=session)
         if chunks:
             await self.database.chunks.insert_many(chunks, session=session)
         writes = [
             ReplaceOne({"_id": name}, document) if name in self._stored else InsertOne(document)
             for name, document in self._current.items()
         ]
-        for at in range(0, len(writes), _SLICE):
-            await self.database.current.bulk_write(writes[at : at + _SLICE], session=session, ordered=False)
+        for some in _slices(writes, self._current.values()):
+            await self.database.current.bulk_write(some, session=session, ordered=False)
         self._stored.update(self._current)
         if self.keeps_native:
             await self._flush_native()
@@ -179,11 +200,27 @@ class Transaction:
 
     async def _flush_native(self) -> None:
         by_type: dict[str, list[Any]] = {}
+        versions: dict[str, list[Document]] = {}
         for key, document in self._native.items():
             write = (
                 DeleteOne({"_id": key.id}) if document is None else ReplaceOne({"_id": key.id}, document, upsert=True)
             )
             by_type.setdefault(key.type, []).append(write)
+            versions.setdefault(key.type, []).append(self._known[str(key)] or {})
         for type_, writes in by_type.items():
-            for at in range(0, len(writes), _SLICE):
-                await self.database[type_].bulk_write(writes[at : at + _SLICE], session=self.session, ordered=False)
+            for part in _slices(writes, versions[type_]):
+                await self.database[type_].bulk_write(part, session=self.session, ordered=False)
+
+
+def _slices(items: Sequence[T], versions: Iterable[Document]) -> Iterator[list[T]]:
+    """The items in parts of at most `_SLICE`, and of `_SLICE_BYTES` going by the sizes of the versions behind them."""
+    part: list[T] = []
+    size = 0
+    for item, version in zip(items, versions, strict=True):
+        if len(part) == _SLICE or size > _SLICE_BYTES:
+            yield part
+            part, size = [], 0
+        part.append(item)
+        size += version.get("size", 0)
+    if part:
+        yield part

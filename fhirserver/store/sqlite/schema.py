@@ -38,6 +38,10 @@ _VERSION_COLUMNS = """
     size INTEGER NOT NULL, blob INTEGER NOT NULL
 """
 
+HISTORY_FEED = "CREATE INDEX IF NOT EXISTS history_feed ON history(type)"
+"""`_history` of a type: its superseded versions by seq, which every index ends with. Made at the start where a store
+was written before there was one."""
+
 _TABLES = f"""
 -- Interned texts; ids never change their text, so both sides may cache them once committed.
 CREATE TABLE types(id INTEGER PRIMARY KEY, hash INTEGER NOT NULL, text TEXT NOT NULL);
@@ -67,6 +71,7 @@ CREATE UNIQUE INDEX history_key ON history(type, id, version);
 -- Snapshots: the few versions superseded after ``as_of``.
 CREATE INDEX history_type ON history(type, ended);
 CREATE INDEX history_ended ON history(ended);
+{HISTORY_FEED};
 
 -- What stands in a patient's compartment. A count over 100,000 resources reads this and nothing else.
 CREATE TABLE chart(
@@ -155,7 +160,9 @@ def prepare(path: str) -> None:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("BEGIN IMMEDIATE")  # of two processes that start together one creates
         try:
-            if not _is_ours(connection):
+            if _is_ours(connection):
+                connection.execute(HISTORY_FEED)
+            else:
                 _create(connection)
             connection.execute("COMMIT")
         except BaseException:

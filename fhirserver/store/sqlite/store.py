@@ -8,11 +8,13 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 from fhirserver.core.errors import Unavailable
 from fhirserver.core.model import (
+    EVERYTHING,
     AuditRow,
     Draft,
     Facts,
     Guard,
     HighWater,
+    HistoryQuery,
     Index,
     Key,
     Query,
@@ -20,7 +22,7 @@ from fhirserver.core.model import (
     Tally,
 )
 from fhirserver.store.drafts import refuse_repetition
-from fhirserver.store.sqlite import read, schema, verify
+from fhirserver.store.sqlite import history, read, schema, verify
 from fhirserver.store.sqlite.audit import SqliteAudit, insert
 from fhirserver.store.sqlite.blobs import INLINE_BOUND, discard, stage, sweep
 from fhirserver.store.sqlite.committer import Committer, Job
@@ -118,6 +120,19 @@ class SqliteStore:
 
     async def tally(self, query: Query) -> list[Tally]:
         return await self._readers.run(lambda connection: read.tally(connection, self._texts, query))
+
+    async def history(self, query: HistoryQuery, batch: int = 256) -> AsyncIterator[list[Record]]:
+        steps, done = history.Versions(self._texts, query, batch), False
+        # What a grant shows may be rare, and is then looked for among thousands: never on the loop.
+        begin = self._readers.short if query.key is not None or query.visible == EVERYTHING else self._readers.run
+        while not done:
+            records, done = await begin(steps.step)
+            if records:
+                yield records
+            await asyncio.sleep(0)  # a read at once is no suspension point, and others wait
+
+    async def count_history(self, query: HistoryQuery) -> int:
+        return await self._readers.run(history.Versions(self._texts, query, 1).count)
 
     async def commit(
         self,
