@@ -18,6 +18,7 @@ from fhirserver.policy.principal import Principal, issue_token
 from fhirserver.policy.scopes import Scopes
 from fhirserver.store.open import open_store
 from fhirserver.store.port import Store
+from tests.stores import fresh
 
 START = 1_800_000_000_000
 KEYS = make_keys()
@@ -83,16 +84,17 @@ class World:
 
 
 @asynccontextmanager
-async def world(folder: Path) -> AsyncIterator[World]:
-    """A fresh world in this folder."""
+async def world(folder: Path, kind: str = "sqlite") -> AsyncIterator[World]:
+    """A fresh world over a store of this kind; a file lies in this folder."""
     made: list[World] = []
-    store = open_store(f"sqlite:///{folder}/fhir.db", clock=lambda: made[0].now if made else START)
-    made.append(World(store))
-    await store.start()
-    try:
-        yield made[0]
-    finally:
-        await store.close()
+    with fresh(kind, folder) as url:
+        store = open_store(url, clock=lambda: made[0].now if made else START)
+        made.append(World(store))
+        await store.start()
+        try:
+            yield made[0]
+        finally:
+            await store.close()
 
 
 def put(resource: JSON, **more: Any) -> Put:

@@ -14,6 +14,7 @@ from fhirserver.app import Runtime, opened
 from fhirserver.config import Settings
 from fhirserver.core.model import Key, Query, Record
 from ingest.load import Options, Progress, Report, ingest
+from tests.stores import fresh, settings
 
 Resource = dict[str, Any]
 
@@ -67,11 +68,11 @@ class Imports:
 
 
 @asynccontextmanager
-async def imports(folder: Path) -> AsyncIterator[Imports]:
-    """A new store in ``folder``."""
-    settings = msgspec.convert({"store": f"sqlite:///{folder}/fhir.db"}, Settings)
-    async with opened(settings) as runtime:
-        yield Imports(runtime, folder)
+async def imports(folder: Path, kind: str = "sqlite") -> AsyncIterator[Imports]:
+    """A new store of this kind; its files lie in ``folder``."""
+    with fresh(kind, folder) as url:
+        async with opened(msgspec.convert(settings(url, folder), Settings)) as runtime:
+            yield Imports(runtime, folder)
 
 
 def patient(id_: str | None = None, **more: Any) -> Resource:

@@ -18,6 +18,8 @@ from fhirserver.core.model import AuditRow
 from fhirserver.policy.principal import CallerClass, Principal, issue_token
 from fhirserver.policy.scopes import Scopes
 from fhirserver.store.open import open_store
+from tests.stores import fresh
+from tests.stores import settings as settings_of
 
 
 class Served:
@@ -72,20 +74,26 @@ class Served:
 
 
 @asynccontextmanager
-async def served(folder: Path, *, clock: Callable[[], int] = wall_clock, **settings: Any) -> AsyncIterator[Served]:
-    """A server over the store in ``folder`` (an absolute path); ends with the block."""
-    given = {"store": f"sqlite:///{folder}/fhir.db", **settings}
-    async with opened(msgspec.convert(given, Settings), clock=clock) as runtime:
-        config = uvicorn.Config(application(runtime), port=0, lifespan="off", log_level="critical", log_config=None)
-        server = uvicorn.Server(config)
-        server.install_signal_handlers = lambda: None  # type: ignore[method-assign,attr-defined]  # pytest owns them
-        running = asyncio.create_task(server.serve())
-        try:
-            while not server.started:  # noqa: ASYNC110  uvicorn offers a flag, no event
-                await asyncio.sleep(0.005)
-            port = server.servers[0].sockets[0].getsockname()[1]
-            yield Served(runtime, f"http://127.0.0.1:{port}")
-        finally:
-            server.should_exit = True
-            server.force_exit = True
-            await running
+async def served(
+    folder: Path, kind: str = "sqlite", *, clock: Callable[[], int] = wall_clock, **settings: Any
+) -> AsyncIterator[Served]:
+    """A server over a fresh store of this kind, or over the one named in ``settings``; both end with the block.
+
+    ``folder`` (an absolute path) is where its files lie.
+    """
+    with fresh(kind, folder) as url:
+        given = {**settings_of(settings.pop("store", url), folder), **settings}
+        async with opened(msgspec.convert(given, Settings), clock=clock) as runtime:
+            config = uvicorn.Config(application(runtime), port=0, lifespan="off", log_level="critical", log_config=None)
+            server = uvicorn.Server(config)
+            server.install_signal_handlers = lambda: None  # type: ignore[method-assign,attr-defined]  # pytest owns them
+            running = asyncio.create_task(server.serve())
+            try:
+                while not server.started:  # noqa: ASYNC110  uvicorn offers a flag, no event
+                    await asyncio.sleep(0.005)
+                port = server.servers[0].sockets[0].getsockname()[1]
+                yield Served(runtime, f"http://127.0.0.1:{port}")
+            finally:
+                server.should_exit = True
+                server.force_exit = True
+                await running

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import tempfile
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -20,20 +22,24 @@ from hypothesis.stateful import (
 )
 
 from fhirserver.core.errors import Conflict
-from fhirserver.core.model import CURRENT, Clause, Draft, Guard, Key, Query, Visible, parse_facts
+from fhirserver.core.model import CURRENT, Clause, Draft, Guard, HistoryQuery, Key, Query, Record, Visible, parse_facts
 from fhirserver.store.open import open_store
 from fhirserver.store.port import Store
-from tests.contract.conftest import STORES
 from tests.contract.world import START, Clock, derive, draft, found, gathered, tombstone
+from tests.counts import PROOF, examples
+from tests.stores import KINDS, fresh
 
 T = TypeVar("T")
-PROOF = "FHIRSERVER_PROOF" in os.environ
-SETTINGS = settings(
-    max_examples=400 if PROOF else 15,
-    stateful_step_count=40 if PROOF else 20,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-)
+
+
+def machine_settings(kind: str = "sqlite") -> settings:
+    """How many histories of how many steps."""
+    return settings(
+        max_examples=400 if PROOF else examples(15, kind, on_mongo=0.5),
+        stateful_step_count=40 if PROOF else 20,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
 
 
 class Version(NamedTuple):
@@ -85,6 +91,25 @@ class Model:
         now = {one.draft.key for one in members if one.seq <= as_of < one.ended}
         last = {one.draft.key: one for one in members if one.seq <= as_of and one.draft.key in before - now}
         return sorted(last.values(), key=lambda one: one.seq)
+
+    def history(self, query: HistoryQuery) -> list[int]:
+        as_of = len(self.versions) if query.as_of is None else query.as_of
+        now = {one.draft.key: one.draft for one in self.at(as_of)}
+        answer = [
+            one.seq
+            for one in reversed(self.versions[:as_of])
+            if query.after < one.seq < (CURRENT if query.before is None else query.before)
+            and query.key in (None, one.draft.key)
+            and (query.types is None or one.draft.key.type in query.types)
+            and _stood(query.standing_after, one)
+            and query.visible.admits(one.draft.key.type, one.draft.facts)
+            and query.visible.admits(one.draft.key.type, now[one.draft.key].facts)
+        ]
+        return answer[: query.limit]
+
+
+def _stood(after: int | None, one: Version) -> bool:
+    return after is None or one.seq > after or (one.ended > after and not one.draft.deleted)
 
 
 def _matches(query: Query, one: Draft) -> bool:
@@ -181,6 +206,19 @@ QUERY_FIELDS = {
     "departed_since", "after", "limit", "bodies",
 }  # fmt: skip
 
+history_queries = st.builds(
+    HistoryQuery,
+    key=optional(st.sampled_from(KEYS).map(Key.parse)),
+    types=optional(some_set(TYPES)),
+    visible=visibles,
+    after=st.integers(0, 8),
+    before=optional(st.integers(0, 20)),
+    standing_after=optional(st.integers(0, 12)),
+    limit=optional(st.integers(0, 5)),
+    bodies=st.booleans(),
+)
+HISTORY_FIELDS = {"key", "types", "visible", "as_of", "after", "before", "standing_after", "limit", "bodies"}
+
 
 class StoreMachine(RuleBasedStateMachine):
     """Drives one store in an event loop of its own."""
@@ -190,13 +228,15 @@ class StoreMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.loop = asyncio.new_event_loop()
-        self.directory = tempfile.TemporaryDirectory()
+        self.resources = ExitStack()
+        folder = self.resources.enter_context(tempfile.TemporaryDirectory())
+        self.url = self.resources.enter_context(fresh(self.kind, Path(folder)))
         self.clock, self.model = Clock(), Model()
         self.store = self.opened()
         self.snapshots: dict[int, list[tuple[Key, int]]] = {}
 
     def opened(self) -> Store:
-        store = open_store(f"{self.kind}:///{self.directory.name}/store.db", clock=self.clock)
+        store = open_store(self.url, clock=self.clock)
         self.run(store.start())
         return store
 
@@ -206,7 +246,7 @@ class StoreMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         self.run(self.store.close())
         self.loop.close()
-        self.directory.cleanup()
+        self.resources.close()
 
     @rule(chosen=st.lists(drafts(), min_size=1, max_size=4, unique_by=lambda one: one.key))
     def commit(self, chosen: list[Draft]) -> None:
@@ -264,6 +304,16 @@ class StoreMachine(RuleBasedStateMachine):
         asked = Query() if plain else query
         self.compare(msgspec.structs.replace(asked, within=within, departed_since=since), 2, 2)
 
+    @rule(query=history_queries, back=st.integers(0, 12), batch=st.integers(1, 4))
+    def ask_for_the_past(self, query: HistoryQuery, back: int, batch: int) -> None:
+        for as_of in (None, max(0, len(self.model.versions) - back)):
+            asked = msgspec.structs.replace(query, as_of=as_of)
+            wanted = self.model.history(asked)
+            batches = self.run(listed(self.store.history(asked, batch)))
+            assert [record.seq for one in batches for record in one] == wanted
+            assert all(0 < len(one) <= batch for one in batches)
+            assert self.run(self.store.count_history(asked)) == len(wanted)
+
     @rule(key=st.sampled_from(KEYS).map(Key.parse), version=st.integers(1, 4), as_of=st.integers(0, 20))
     def read(self, key: Key, version: int, as_of: int) -> None:
         mine = [one for one in self.model.versions if one.draft.key == key]
@@ -300,10 +350,14 @@ class StoreMachine(RuleBasedStateMachine):
         assert self.run(sentences()) == []
 
 
-def test_any_history_gives_what_the_model_gives() -> None:
-    for kind in STORES:
-        machine = type(f"{kind.title()}Machine", (StoreMachine,), {"kind": kind})
-        run_state_machine_as_test(machine, settings=SETTINGS)
+async def listed(batches: AsyncIterator[list[Record]]) -> list[list[Record]]:
+    return [batch async for batch in batches]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_any_history_gives_what_the_model_gives(kind: str) -> None:
+    machine = type(f"{kind.title()}Machine", (StoreMachine,), {"kind": kind})
+    run_state_machine_as_test(machine, settings=machine_settings(kind))
 
 
 def test_no_condition_of_a_clause_is_left_out_of_this_test() -> None:
@@ -313,9 +367,10 @@ def test_no_condition_of_a_clause_is_left_out_of_this_test() -> None:
 
 def test_no_field_of_a_query_is_left_out_of_this_test() -> None:
     assert set(Query.__struct_fields__) == QUERY_FIELDS
+    assert set(HistoryQuery.__struct_fields__) == HISTORY_FIELDS
 
 
-async def test_what_a_grant_narrows_to_is_exactly_what_it_admits(store: Store) -> None:
+async def test_what_a_grant_narrows_to_is_exactly_what_it_admits(store: Store, request: pytest.FixtureRequest) -> None:
     """The same decision, once as the store's query and once as `Clause.admits`."""
     every = [
         draft(
@@ -330,7 +385,9 @@ async def test_what_a_grant_narrows_to_is_exactly_what_it_admits(store: Store) -
     records = await found(store, Query())
     loop = asyncio.get_running_loop()
 
-    @settings(max_examples=2000 if PROOF else 80, deadline=None, suppress_health_check=list(HealthCheck))
+    share = examples(80, request.node.callspec.params["store"], on_mongo=0.5)
+
+    @settings(max_examples=2000 if PROOF else share, deadline=None, suppress_health_check=list(HealthCheck))
     @given(visible=visibles, within=optional(st.sampled_from(PATIENTS)), large=st.booleans())
     def narrows(visible: Visible, within: str | None, large: bool) -> None:
         if large:  # the sets of a platform that a hundred patients have let in

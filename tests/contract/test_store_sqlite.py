@@ -16,9 +16,9 @@ import pytest
 from hypothesis.stateful import run_state_machine_as_test
 
 from fhirserver.core.errors import Unavailable
-from fhirserver.core.model import AuditRow, Clause, Key, Query, Visible
+from fhirserver.core.model import AuditRow, Clause, HistoryQuery, Key, Query, Visible
 from fhirserver.store.open import open_store
-from fhirserver.store.sqlite import plan, verify, write
+from fhirserver.store.sqlite import history, plan, verify, write
 from fhirserver.store.sqlite.file import StoreFile
 from fhirserver.store.sqlite.intern import Texts, delete_statement
 from fhirserver.store.sqlite.plan import compile_query
@@ -26,7 +26,7 @@ from fhirserver.store.sqlite.readers import Readers
 from fhirserver.store.sqlite.schema import SCHEMA_VERSION, prepare
 from fhirserver.store.sqlite.visible import SHIFT, Admission
 from fhirserver.store.sqlite.write import INDEX_TABLES
-from tests.contract.test_store_machine import SETTINGS, StoreMachine
+from tests.contract.test_store_machine import StoreMachine, machine_settings
 from tests.contract.world import Clock, derive, draft, found, tombstone
 
 AUDIT_ROW = AuditRow(id="1", at=1, organization="o", subject="s", interaction="i", outcome="intent")
@@ -127,6 +127,48 @@ def test_a_snapshot_reads_only_what_ended_later(connection: sqlite3.Connection, 
     assert not re.search(r"SCAN (?!json_each|k VIRTUAL|\d)", read_by), read_by
 
 
+PASTS = {
+    "every version": (HistoryQuery(), "SEARCH x USING INTEGER PRIMARY KEY", "SEARCH x USING INTEGER PRIMARY KEY"),
+    "every version of a type": (
+        HistoryQuery(types=frozenset({"Observation"})),
+        r"MERGE .*SEARCH x USING COVERING INDEX current_type \(type=\? AND deleted=\? AND seq>\? AND seq<\?\)",
+        r"SEARCH x USING INDEX history_feed \(type=\? AND rowid>\? AND rowid<\?\)",
+    ),
+    "every version of two types": (HistoryQuery(types=TYPES), "MERGE .*current_type", "MERGE .*history_feed"),
+    "every version of a resource": (
+        HistoryQuery(key=Key("Observation", "1")),
+        r"SEARCH x USING INDEX current_key \(type=\? AND id=\? AND rowid>\? AND rowid<\?\)",
+        r"SEARCH x USING INDEX history_key \(type=\? AND id=\?\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PASTS)
+def test_the_past_is_read_in_order_from_its_index(connection: sqlite3.Connection, name: str) -> None:
+    query, *wanted = PASTS[name]
+    for asked in (query, msgspec.structs.replace(query, standing_after=70)):
+        for side, index in zip(history.sides(connection, Texts(), asked, 100, open_=False), wanted, strict=True):
+            read_by = plan_of(connection, *side.select(0, 99, limit=10, admitted="[1]"))
+            assert re.search(index, read_by), read_by
+            assert not re.search(r"SCAN (?!json_each|k VIRTUAL|\d)", read_by), read_by
+            assert "TEMP B-TREE" not in read_by, read_by
+            if side.table == "history":
+                assert re.search(r"SEARCH c USING (COVERING )?INDEX current_key \(type=\? AND id=\? AND", read_by), (
+                    read_by
+                )
+                assert re.search(r"SEARCH h USING INDEX history_key \(type=\? AND id=\?\)", read_by), read_by
+
+
+async def test_a_store_without_the_index_of_the_past_gets_it(file: Path) -> None:
+    with contextlib.closing(sqlite3.connect(file)) as connection:
+        connection.execute("DROP INDEX history_feed")
+    async with contextlib.AsyncExitStack() as stack:
+        store = open_store(f"sqlite:///{file}", clock=Clock())
+        await store.start()
+        stack.push_async_callback(store.close)
+        assert await store.count_history(HistoryQuery(types=frozenset({"Condition"}))) == 60
+
+
 @pytest.mark.parametrize(
     "statement",
     [
@@ -151,7 +193,7 @@ def test_any_history_gives_what_the_model_gives_when_every_four_versions_begin_a
     """Nobody waits for 65,536 versions: the machine again, with regions so small that each search crosses some."""
     for module in (plan, verify, write):
         monkeypatch.setattr(module, "REGION_BITS", 2)
-    run_state_machine_as_test(StoreMachine, settings=SETTINGS)
+    run_state_machine_as_test(StoreMachine, settings=machine_settings())
 
 
 async def test_a_store_of_a_later_schema_version_is_refused_with_a_sentence(file: Path) -> None:
@@ -191,7 +233,7 @@ async def test_a_file_that_is_no_store_is_refused_and_left_alone(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    "url", ["mongodb://u:secret@h/db", "sqlite://host/x.db", "sqlite:///", "sqlite:///x?y=1", "x.db", ""]
+    "url", ["postgres://u:secret@h/db", "sqlite://host/x.db", "sqlite:///", "sqlite:///x?y=1", "x.db", ""]
 )
 def test_another_url_is_refused_without_being_repeated(url: str) -> None:
     with pytest.raises(ValueError, match="sqlite:///") as raised:

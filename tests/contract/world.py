@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 import msgspec
 
 from fhirserver.core.model import REFERENCE_TERM, Draft, Facts, Index, Key, Query, Record, parse_facts
+from fhirserver.store.open import open_store
 from fhirserver.store.port import Store
 
 START = 1_700_000_000_000
@@ -62,6 +65,22 @@ def derive(record: Record, body: bytes) -> tuple[Facts, Index]:
 
 def tombstone(reference: str, *, if_version: int | None = None) -> Draft:
     return draft(reference, if_version=if_version, deleted=True)
+
+
+def wall_clock() -> int:
+    """Milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+@asynccontextmanager
+async def started(url: str, clock: Callable[[], int] | None = None, **options: bool) -> AsyncIterator[Store]:
+    """The store at this URL, until the end of the block; its clock stands still unless one is given."""
+    store = open_store(url, clock=clock or Clock(), **options)
+    await store.start()
+    try:
+        yield store
+    finally:
+        await store.close()
 
 
 async def found(store: Store, query: Query, batch: int = 256) -> list[Record]:

@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from tests.stores import KINDS, fresh
+
 TOP = Path(__file__).parents[2]
 
 
@@ -26,9 +28,13 @@ def free_port() -> str:
 
 
 @contextmanager
-def demo(folder: Path, *words: str, port: str) -> Iterator[list[str]]:
-    """`fhirserver demo` in ``folder``: the lines of its standard output once it has said what to paste."""
+def demo(folder: Path, *words: str, port: str, store: str = "") -> Iterator[list[str]]:
+    """`fhirserver demo` in ``folder``: the lines of its standard output once it has said what to paste.
+
+    Over ``store``, or over the file that it makes by itself.
+    """
     clean = {name: value for name, value in os.environ.items() if not name.startswith("FHIRSERVER_")}
+    named = {"FHIRSERVER_STORE": store} if store else {}
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "fhirserver", "demo", *words],
@@ -36,7 +42,7 @@ def demo(folder: Path, *words: str, port: str) -> Iterator[list[str]]:
             stderr=log,
             text=True,
             cwd=folder,
-            env=clean | {"PORT": port},
+            env=clean | named | {"PORT": port},
         )
     assert process.stdout is not None
     try:
@@ -67,6 +73,13 @@ def port() -> str:
     return free_port()
 
 
+@pytest.fixture
+def store(kind: str, tmp_path: Path) -> Iterator[str]:
+    """The store to name to the demo; none for SQLite, where it has its own."""
+    with fresh(kind, tmp_path) as url:
+        yield "" if kind == "sqlite" else url
+
+
 def test_a_consent_that_runs_out_is_given_again_by_the_next_start(tmp_path: Path, port: str) -> None:
     with demo(tmp_path, port=port):
         until = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 3))
@@ -78,8 +91,11 @@ def test_a_consent_that_runs_out_is_given_again_by_the_next_start(tmp_path: Path
         assert paste(curl, tmp_path)["resourceType"] == "Bundle"
 
 
-def test_the_printed_line_returns_the_whole_chart_and_nothing_of_who_did_not_consent(tmp_path: Path, port: str) -> None:
-    with demo(tmp_path, port=port) as (token, curl):
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_printed_line_returns_the_whole_chart_and_nothing_of_who_did_not_consent(
+    tmp_path: Path, port: str, store: str
+) -> None:
+    with demo(tmp_path, port=port, store=store) as (token, curl):
         bundle = paste(curl, tmp_path)
         assert bundle["resourceType"] == "Bundle", bundle
         keys = [f"{e['resource']['resourceType']}/{e['resource']['id']}" for e in bundle["entry"]]
@@ -107,10 +123,11 @@ def test_the_printed_line_returns_the_whole_chart_and_nothing_of_who_did_not_con
         assert f"{bundle['total']} in all" in example.stdout
 
 
-def test_starting_it_again_changes_nothing(tmp_path: Path, port: str) -> None:
-    with demo(tmp_path, port=port) as (_, curl):
+@pytest.mark.parametrize("kind", KINDS)
+def test_starting_it_again_changes_nothing(tmp_path: Path, port: str, store: str) -> None:
+    with demo(tmp_path, port=port, store=store) as (_, curl):
         first = paste(curl, tmp_path)
-    with demo(tmp_path, port=port) as (_, curl):
+    with demo(tmp_path, port=port, store=store) as (_, curl):
         second = paste(curl, tmp_path)
     assert first["entry"] == second["entry"]
 
@@ -128,17 +145,16 @@ def test_consent_withdrawn_by_a_command_counts_at_once(tmp_path: Path, port: str
         assert paste(curl, tmp_path)["resourceType"] == "Bundle"
 
 
-def test_two_workers_share_one_store(tmp_path: Path, port: str) -> None:
-    with demo(tmp_path, port=port) as (token, _):
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_workers_share_one_store(tmp_path: Path, port: str, store: str) -> None:
+    with demo(tmp_path, port=port, store=store) as (token, _):
         pass
     clean = {name: value for name, value in os.environ.items() if not name.startswith("FHIRSERVER_")}
-    fhirserver = [sys.executable, "-m", "fhirserver"]
+    keys = {"FHIRSERVER_KEYS_FILE": "data/demo.keys.json"} if store else {}
     with (tmp_path / "log").open("wb") as log:
+        words = ["serve", "--workers", "2", "--port", port, "--store", store or "sqlite:///data/demo.db"]
         process = subprocess.Popen(
-            [*fhirserver, "serve", "--workers", "2", "--port", port, "--store", "sqlite:///data/demo.db"],
-            stderr=log,
-            cwd=tmp_path,
-            env=clean,
+            [sys.executable, "-m", "fhirserver", *words], stderr=log, cwd=tmp_path, env=clean | keys
         )
     try:
         url = f"http://127.0.0.1:{port}/FHIR/R4/Person/amara-okafor/$everything"

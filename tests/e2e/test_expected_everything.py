@@ -12,6 +12,9 @@ import pytest
 from ingest.load import Options, ingest
 from tests.served import Served
 from tests.shared import DEV_FOLDERS, shared
+from tests.stores import every_kind
+
+kind = every_kind
 
 
 @pytest.fixture

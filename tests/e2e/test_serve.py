@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -20,38 +21,49 @@ from fhirserver.app import wall_clock
 from fhirserver.core.model import AuditRow
 from fhirserver.store.open import open_store
 from fixtures import charts
+from tests.stores import KINDS, environment, fresh
 
-RESOURCES = 15_000
-
-
-def command(store: str, *words: str) -> subprocess.CompletedProcess[str]:
-    """One command over this store."""
-    return subprocess.run(
-        [sys.executable, "-m", "fhirserver", *words, "--store", store], check=True, capture_output=True, text=True
-    )
+RESOURCES = {"sqlite": 15_000, "mongo": 8_000}
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A store with one chart of some 20 MB."""
+class Loaded(NamedTuple):
+    """A store with a chart, and the environment of commands over it."""
+
+    url: str
+    environment: dict[str, str]
+
+    def command(self, *words: str) -> subprocess.CompletedProcess[str]:
+        words = (sys.executable, "-m", "fhirserver", *words)
+        done = subprocess.run(words, check=False, capture_output=True, text=True, env=self.environment)
+        assert done.returncode == 0, done.stderr
+        return done
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loaded]:
+    """A store with one chart of some 20 MB; of half of that on MongoDB, where writing takes longer."""
     folder = tmp_path_factory.mktemp("serve")
     file = folder / "chart.ndjson"
     with file.open("wb") as out:
-        out.writelines(charts.lines([*charts.directory(), *charts.chart(RESOURCES)]))
-    url = f"sqlite:///{folder}/fhir.db"
-    command(url, "ingest", str(file), "--rejects", str(folder / "rejects"))
-    return url
+        out.writelines(charts.lines([*charts.directory(), *charts.chart(RESOURCES[request.param])]))
+    with fresh(request.param, folder) as url:
+        # On MongoDB the same as on SQLite, in less time.
+        patience = {} if request.param == "sqlite" else {"FHIRSERVER_SHUTDOWN_SECONDS": "2"}
+        loaded = Loaded(url, environment(url, folder) | patience)
+        loaded.command("ingest", str(file), "--rejects", str(folder / "rejects"))
+        yield loaded
 
 
 class Serving:
     """The process and its port."""
 
-    def __init__(self, store: str) -> None:
-        self.token = command(store, "token", "--org", "operator", "--as", "operator").stdout.strip()
+    def __init__(self, store: Loaded) -> None:
+        self.token = store.command("token", "--org", "operator", "--as", "operator").stdout.strip()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "fhirserver", "serve", "--port", "0", "--store", store],
+            [sys.executable, "-m", "fhirserver", "serve", "--port", "0"],
             stderr=subprocess.PIPE,
             text=True,
+            env=store.environment,
         )
         assert self.process.stderr is not None
         said = self.process.stderr.readline()
@@ -87,7 +99,7 @@ class Serving:
 
 
 @pytest.fixture
-def serving(store: str) -> Iterator[Serving]:
+def serving(store: Loaded) -> Iterator[Serving]:
     running = Serving(store)
     try:
         yield running
@@ -116,14 +128,14 @@ def test_a_stalled_reader_costs_less_than_16_mb(serving: Serving) -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_process_leaves_the_intent_of_what_it_was_disclosing(serving: Serving, store: str) -> None:
+def test_a_killed_process_leaves_the_intent_of_what_it_was_disclosing(serving: Serving, store: Loaded) -> None:
     with closing(serving.get(chart(), buffer=1 << 16)) as connection:
         assert connection.recv(1024).startswith(b"HTTP/1.1 200")
         serving.process.kill()
         serving.process.wait()
 
     async def rows() -> list[AuditRow]:
-        opened = open_store(store, clock=wall_clock)
+        opened = open_store(store.url, clock=wall_clock)
         await opened.start()
         found = [row async for batch in opened.audit.scan() for row in batch if row.interaction == "$everything"]
         await opened.close()

@@ -21,8 +21,10 @@ from tests.build import by, condition, load, observation, organization, patient,
 from tests.http.test_everything import links, names
 from tests.http.test_streaming import outcome
 from tests.served import Served
+from tests.stores import environment, every_kind
 
 CANARY = "CANARY-7f3a"
+kind = every_kind
 
 
 def clinical(bundle: dict[str, Any]) -> list[str]:
@@ -214,8 +216,10 @@ async def test_a_consent_from_another_process_and_its_withdrawal_reach_a_running
         await load(server.gate, [observation(f"o{n}", "p", note=[{"text": "x" * 9_000}]) for n in range(at, at + 500)])
 
     async def command(*words: str) -> None:
-        arguments = [sys.executable, "-m", "fhirserver", *words, "--store", f"sqlite:///{tmp_path}/fhir.db"]
-        done = await asyncio.to_thread(subprocess.run, arguments, check=False, capture_output=True, text=True)
+        arguments = [sys.executable, "-m", "fhirserver", *words]
+        variables = environment(server.runtime.settings.store, tmp_path)
+        how = {"check": False, "capture_output": True, "text": True, "env": variables}
+        done = await asyncio.to_thread(subprocess.run, arguments, **how)
         assert done.returncode == 0, done.stderr
 
     token = server.token("third-party", org="app")

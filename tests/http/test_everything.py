@@ -12,8 +12,10 @@ from fhirserver.core.model import Key
 from fhirserver.policy.consenting import grant_consent
 from tests.build import by, condition, encounter, load, observation, organization, patient, person, practitioner
 from tests.served import Served
+from tests.stores import every_kind
 
 Bundle = dict[str, Any]
+kind = every_kind
 
 
 def names(bundle: Bundle) -> list[str]:

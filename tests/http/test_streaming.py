@@ -7,8 +7,10 @@ import json
 import logging
 import sqlite3
 import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import closing
 from pathlib import Path
+from typing import NamedTuple
 
 import httpx
 import pytest
@@ -18,15 +20,22 @@ from fhirserver.core.validate import parse
 from fhirserver.policy.consenting import grant_consent, revoke_consent
 from fhirserver.policy.gate import Put
 from tests.build import load, observation, organization, patient
-from tests.served import Served
+from tests.proxy import proxied
+from tests.served import Served, served
+from tests.stores import every_kind, fresh
 
 RESOURCES = 2_500
 NOTE = "x" * 9_000
+kind = every_kind
 
 
 @pytest.fixture
 async def chart(server: Served) -> Served:
-    """A chart of some 23 MB, more than the sockets' buffers hold."""
+    """A server with a chart of some 23 MB, more than the sockets' buffers hold."""
+    return await with_chart(server)
+
+
+async def with_chart(server: Served) -> Served:
     await load(server.gate, [patient("p")])
     scoped = server.gate.system(subject="test", organization="operator", purpose="test")
     puts = []
@@ -36,6 +45,40 @@ async def chart(server: Served) -> Served:
     for at in range(0, RESOURCES, 500):
         await scoped.load(puts[at : at + 500])
     return server
+
+
+class Failing(NamedTuple):
+    """A server with that chart, whose current versions can be made unreadable and readable again."""
+
+    server: Served
+    fail: Callable[[], None]
+    mend: Callable[[], None]
+
+
+@pytest.fixture
+async def failing(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Failing]:
+    if kind == "sqlite":
+        async with served(tmp_path) as server:
+
+            def rename(old: str, new: str) -> None:
+                with closing(connect(tmp_path)) as database:
+                    database.execute(f"ALTER TABLE {old} RENAME TO {new}")
+
+            await with_chart(server)
+            yield Failing(server, lambda: rename("current", "gone"), lambda: rename("gone", "current"))
+        return
+    monkeypatch.setattr("fhirserver.store.mongo.client.PATIENCE", 0.5)
+    with fresh(kind, tmp_path) as url:
+        async with proxied(url) as (proxy, through), served(tmp_path, store=through) as server:
+
+            def fail() -> None:
+                proxy.lose = lambda message: "request" if b"\x08\0\0\0current\0" in message else None
+
+            def mend() -> None:
+                proxy.lose = lambda _: None
+
+            await with_chart(server)
+            yield Failing(server, fail, mend)
 
 
 async def ask(server: Served, token: str | None = None) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -81,6 +124,7 @@ async def test_a_whole_stream_is_audited_as_complete_with_its_count(chart: Serve
     assert (row.outcome, row.detail["count"]) == ("complete", RESOURCES + 2)
 
 
+@pytest.mark.parametrize("kind", ["sqlite"])
 async def test_a_stalled_reader_holds_no_read_transaction_and_stops_the_scan(chart: Served, tmp_path: Path) -> None:
     _, writer = await ask(chart)
     await asyncio.sleep(0.5)
@@ -114,10 +158,8 @@ async def test_a_reader_that_leaves_is_one_line_in_the_log_and_no_error(
     assert told == [("WARNING", "$everything cut: the reader left")]
 
 
-async def test_a_reader_without_progress_is_dropped(tmp_path: Path) -> None:
-    from tests.served import served
-
-    async with served(tmp_path, stall_seconds=1) as server:
+async def test_a_reader_without_progress_is_dropped(kind: str, tmp_path: Path) -> None:
+    async with served(tmp_path, kind, stall_seconds=1) as server:
         await load(server.gate, [patient("p")])
         await load(server.gate, [observation(f"o{n}", "p", note=[{"text": NOTE * 40}]) for n in range(60)])
         reader, writer = await ask(server)
@@ -126,39 +168,37 @@ async def test_a_reader_without_progress_is_dropped(tmp_path: Path) -> None:
         writer.close()
 
 
-async def test_a_store_that_fails_mid_stream_aborts_the_connection(chart: Served, tmp_path: Path) -> None:
-    reader, writer = await ask(chart)
-    with closing(connect(tmp_path)) as database:
-        database.execute("ALTER TABLE current RENAME TO gone")
+async def test_a_store_that_fails_mid_stream_aborts_the_connection(failing: Failing) -> None:
+    reader, writer = await ask(failing.server)
+    failing.fail()
     text = await reader.read()
     assert not text.endswith(b"0\r\n\r\n")
-    with closing(connect(tmp_path)) as database:
-        database.execute("ALTER TABLE gone RENAME TO current")
-    assert (await outcome(chart, within=2)).outcome == "cut"
+    failing.mend()
+    assert (await outcome(failing.server, within=2)).outcome == "cut"
     writer.close()
 
 
-async def test_a_client_library_sees_the_abort_as_an_error(chart: Served, tmp_path: Path) -> None:
+async def test_a_client_library_sees_the_abort_as_an_error(failing: Failing) -> None:
     plain = {"Accept-Encoding": "identity"}
-    async with chart.client(headers=plain) as client, client.stream("GET", "Person/p/$everything") as answer:
+    server = failing.server
+    async with server.client(headers=plain) as client, client.stream("GET", "Person/p/$everything") as answer:
         pieces = answer.aiter_raw(65536)
         await anext(pieces)
-        with closing(connect(tmp_path)) as database:
-            database.execute("ALTER TABLE current RENAME TO gone")
+        failing.fail()
         with pytest.raises(httpx.RemoteProtocolError):
             async for _ in pieces:
                 pass
 
 
-async def test_a_store_that_cannot_be_read_before_the_first_byte_is_a_503(chart: Served, tmp_path: Path) -> None:
-    token = chart.token()
-    with closing(connect(tmp_path)) as database:
-        database.execute("ALTER TABLE current RENAME TO gone")
-    answer = await chart.get("Person/p/$everything", token)
+async def test_a_store_that_cannot_be_read_before_the_first_byte_is_a_503(failing: Failing) -> None:
+    server = failing.server
+    token = server.token()
+    failing.fail()
+    answer = await server.get("Person/p/$everything", token)
     assert (answer.status_code, answer.json()["issue"][0]["code"]) == (503, "transient")
     assert answer.headers["retry-after"] == "1"
-    assert (await chart.get("Patient/p", token)).status_code == 503
-    async with httpx.AsyncClient(base_url=chart.url) as client:
+    assert (await server.get("Patient/p", token)).status_code == 503
+    async with httpx.AsyncClient(base_url=server.url) as client:
         assert (await client.get("/health/live")).status_code == 200
         assert (await client.get("/health/ready")).status_code == 503
 
@@ -185,7 +225,8 @@ async def a_large_binary(server: Served) -> bytes:
 async def begin(server: Served, path: str, token: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     port = int(server.url.rsplit(":", 1)[1])
     reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=4096)
-    writer.write(f"GET /FHIR/R4/{path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n".encode())
+    headers = f"Accept: application/fhir+json\r\nAuthorization: Bearer {token}"
+    writer.write(f"GET /FHIR/R4/{path} HTTP/1.1\r\nHost: x\r\n{headers}\r\n\r\n".encode())
     assert (await reader.readline()) == b"HTTP/1.1 200 OK\r\n"
     return reader, writer
 
@@ -204,7 +245,8 @@ async def reads(server: Served, *, within: float) -> list[str]:
 
 async def test_a_large_binary_is_read_piece_by_piece_at_its_readers_pace(server: Served) -> None:
     data = await a_large_binary(server)
-    answer = await server.get("Binary/scan")
+    asked = {"Accept": "application/fhir+json", "Accept-Encoding": "identity"}
+    answer = await server.get("Binary/scan", headers=asked)
     assert answer.json()["data"].encode() == data
     assert int(answer.headers["content-length"]) == len(answer.content)
     assert await reads(server, within=1) == ["complete"]

@@ -7,11 +7,13 @@ and with a plain dict that knows what the chart holds.
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,6 +21,7 @@ from fhirserver.core.model import Key
 from tests.build import Resource, by, condition, load, observation, patient, person, practitioner
 from tests.counts import examples
 from tests.served import Served, served
+from tests.stores import KINDS
 
 PATIENTS = ("a", "b", "stranger")
 DOCTORS = ("d1", "d2", "d3")
@@ -107,18 +110,27 @@ async def follow(client: httpx.AsyncClient, bundle: dict[str, Any]) -> dict[str,
     return following
 
 
-@settings(max_examples=examples(40))
-@given(
-    st.lists(st.one_of(_observations, _conditions), max_size=12),
-    st.lists(_writes, max_size=6),
-    st.integers(1, 5),
-    _types,
-)
-async def test_pages_are_the_stream_and_since_misses_nothing(
-    begun: list[Resource], steps: list[list[Resource | Key]], count: int, types: str | None
+@pytest.mark.parametrize("kind", KINDS)
+def test_pages_are_the_stream_and_since_misses_nothing(kind: str) -> None:
+    @settings(max_examples=examples(40, kind))
+    @given(
+        st.lists(st.one_of(_observations, _conditions), max_size=12),
+        st.lists(_writes, max_size=6),
+        st.integers(1, 5),
+        _types,
+    )
+    def holds(begun: list[Resource], steps: list[list[Resource | Key]], count: int, types: str | None) -> None:
+        asyncio.run(walk(kind, begun, steps, count, types))
+
+    holds()
+
+
+async def walk(
+    kind: str, begun: list[Resource], steps: list[list[Resource | Key]], count: int, types: str | None
 ) -> None:
+    """Stream, walk in pages with a step of writes between them, ask for what changed since."""
     with tempfile.TemporaryDirectory() as folder:
-        async with served(Path(folder)) as server, server.client() as client:
+        async with served(Path(folder), kind) as server, server.client() as client:
             world = World(server)
             await world.apply([*(practitioner(name) for name in DOCTORS), *map(patient, PATIENTS)])
             await world.apply([person("both", "a", "b"), *begun])
