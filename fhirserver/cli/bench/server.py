@@ -33,10 +33,10 @@ def create() -> ASGIApp:
 
 
 def main() -> None:
-    """Serve the store of the first argument on the port of the second."""
+    """Serve the store that the environment names on the port of the first argument."""
     from fhirserver.cli import serve, session
 
-    serve.run(session.settings(sys.argv[1], port=sys.argv[2]), factory="fhirserver.cli.bench.server:create")
+    serve.run(session.settings(None, port=sys.argv[1]), factory="fhirserver.cli.bench.server:create")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from fhirserver.cli.bench.client import Client
+from fhirserver.cli.bench.stores import Place
 from fixtures import charts
 
 CUSTODIAN, READER = "bench-clinic", "bench-reader"
@@ -31,24 +32,27 @@ class Running(NamedTuple):
 class Site:
     """One folder with one store; every step is a command as people would type it."""
 
-    def __init__(self, folder: Path, store: str | None = None) -> None:
+    def __init__(self, folder: Path, place: Place) -> None:
         self.folder = folder
-        self.store = store or f"sqlite:///{folder}/bench.db"
+        self.place = place
+        # In the environment and not among the words: a URL with a password stands in no list of processes.
+        self.environment = {**os.environ, **place.environment}
         self._files = 0
         self.command("org", "add", "Bench clinic", "--id", CUSTODIAN)
         self.command("org", "add", "Bench reader", "--id", READER)
         self.ingest(charts.directory(), owned=False)
 
-    def command(self, *words: str) -> str:
-        """Standard output of ``fhirserver WORDS``; RuntimeError with what it said when it failed."""
+    def command(self, *words: str, good: Sequence[int] = (0,)) -> str:
+        """Standard output of ``fhirserver WORDS``; RuntimeError with what it said when its exit code is not good."""
         done = subprocess.run(  # noqa: S603  our own command, our own words
-            [sys.executable, "-m", "fhirserver", *words, "--store", self.store],
+            [sys.executable, "-m", "fhirserver", *words],
             capture_output=True,
             text=True,
             check=False,
             cwd=self.folder,
+            env=self.environment,
         )
-        if done.returncode:
+        if done.returncode not in good:
             raise RuntimeError(f"fhirserver {' '.join(words)}: {done.stderr or done.stdout}")
         return done.stdout
 
@@ -69,10 +73,27 @@ class Site:
             raise RuntimeError(f"The ingest rejected generated resources: {report}")
         return count, spent
 
+    def ingest_files(self, paths: Sequence[Path]) -> None:
+        """Ingest what is there already; what is rejected is left out."""
+        words = ("ingest", *(str(path.resolve()) for path in paths), "--organization", CUSTODIAN, "--json")
+        self.command(*words, good=(0, 1))
+
     def consent(self, patients: Sequence[str]) -> None:
         """Open these patients' charts to the reader."""
         for patient in patients:
             self.command("consent", "grant", "--patient", patient, "--org", READER)
+
+    def reader_token(self) -> str:
+        """A third party's."""
+        return self.command("token", "--org", READER).strip()
+
+    def operator_token(self) -> str:
+        """An operator's."""
+        return self.command("token", "--as", "operator").strip()
+
+    def writer_token(self) -> str:
+        """A member's of the custodian, who may write."""
+        return self.command("token", "--as", "member", "--org", CUSTODIAN, "--scope", "system/*.cruds").strip()
 
     @contextmanager
     def serving(self) -> Iterator[Running]:
@@ -80,15 +101,14 @@ class Site:
         port = _free_port()
         with (self.folder / "server.log").open("ab") as log:
             process = subprocess.Popen(  # noqa: S603  our own module
-                [sys.executable, "-m", "fhirserver.cli.bench.server", self.store, str(port)],
+                [sys.executable, "-m", "fhirserver.cli.bench.server", str(port)],
                 stderr=log,
                 cwd=self.folder,
+                env=self.environment,
             )
         try:
             _await(port, process)
-            reader = self.command("token", "--org", READER).strip()
-            operator = self.command("token", "--as", "operator").strip()
-            yield Running(process.pid, Client(port, reader), Client(port, operator))
+            yield Running(process.pid, Client(port, self.reader_token()), Client(port, self.operator_token()))
         finally:
             process.terminate()
             process.wait(20)
@@ -121,7 +141,8 @@ def _await(port: int, process: subprocess.Popen[Any]) -> None:
         if process.poll() is not None:
             raise RuntimeError("The benchmark's server ended before it answered.")
         try:
-            client.keep().get("/health/live")
+            with client.keep() as kept:
+                kept.get("/health/live")
         except OSError:
             time.sleep(0.05)
         else:
