@@ -11,7 +11,8 @@ from typing import Any
 
 from fhirserver.core import definitions
 from fhirserver.core.errors import Issue
-from fhirserver.core.references import LOCAL, target
+from fhirserver.core.invariants import places, said
+from fhirserver.core.references import LOCAL, names_other, target
 from fhirserver.core.shapes import (
     MAX_DEPTH,
     PRIMITIVE_PARTS,
@@ -20,6 +21,7 @@ from fhirserver.core.shapes import (
     Shape,
     lacks_concept,
     shape,
+    unknown_codes,
 )
 
 MAX_ISSUES = 1000
@@ -44,9 +46,12 @@ class _Scope:
         self.references: list[tuple[str, frozenset[str], str]] = []
 
 
-def examine(resource: Any) -> list[Issue]:
-    """All issues of a decoded JSON value that should be a resource; empty when it is valid."""
-    examiner = _Examiner()
+def examine(resource: Any, *, advise: bool = False) -> list[Issue]:
+    """All issues of a decoded JSON value that should be a resource; empty when it is valid.
+
+    With ``advise`` also what the specification only warns of, as issues of severity warning.
+    """
+    examiner = _Examiner(advise)
     try:
         examiner.resource(resource, "", 1)
     except _Enough:
@@ -55,13 +60,14 @@ def examine(resource: Any) -> list[Issue]:
 
 
 class _Examiner:
-    def __init__(self) -> None:
+    def __init__(self, advise: bool) -> None:
         self.issues: list[Issue] = []
+        self.advise = advise
 
-    def report(self, code: str, path: str, text: str) -> None:
+    def report(self, code: str, path: str, text: str, severity: str = "error") -> None:
         if len(self.issues) >= MAX_ISSUES:
             raise _Enough
-        self.issues.append(Issue(code, text, path))
+        self.issues.append(Issue(code, text, path, severity))
 
     # -- resources
 
@@ -81,6 +87,13 @@ class _Examiner:
         self.object(shape(type_), value, path or type_, depth, own)
         if scope is None and (own.references or "contained" in value):
             self._containment(value, path or type_, own)
+        if (
+            self.advise
+            and scope is None
+            and "text" not in value
+            and {"text", "contained"} <= shape(type_).members.keys()
+        ):
+            self.report("invariant", path or type_, "dom-6: it should have a narrative", "warning")
 
     def _contained(self, value: Any, path: str, depth: int, scope: _Scope) -> None:
         if isinstance(value, dict):
@@ -139,9 +152,11 @@ class _Examiner:
         if this.choices:
             self._choices(this, value, path)
         for rule in this.rules:
-            if rule.broken(value):
-                place = f"{path}.{rule.where}" if rule.where else path
-                self.report("invariant", place, f"{rule.key}: {rule.says}")
+            for place in places(rule, value):
+                self.report("invariant", f"{path}.{place}" if place else path, said(this.type, rule))
+        for rule in this.advice if self.advise else ():
+            for place in places(rule, value):
+                self.report("invariant", f"{path}.{place}" if place else path, said(this.type, rule), "warning")
 
     def _choices(self, this: Shape, value: Json, path: str) -> None:
         found: dict[str, list[str]] = {}
@@ -224,8 +239,14 @@ class _Examiner:
             self._reference(member, value, path, scope)
         elif member.concepts and lacks_concept(value, member.concepts):
             self.report("code-invalid", path, f"needs a code of {member.binding}")
+        elif member.closed:
+            for place in unknown_codes(value):
+                self.report("code-invalid", f"{path}.{place}", "the code system, which is FHIR's own, has no such code")
 
     def _reference(self, member: Member, value: Json, path: str, scope: _Scope) -> None:
+        type_ = value.get("type")
+        if isinstance(type_, str) and names_other(type_, member.targets):
+            self.report("structure", f"{path}.type", f"must be {_listed(member.targets)}, not {type_}")
         text = value.get("reference")
         if not isinstance(text, str) or not text:
             return

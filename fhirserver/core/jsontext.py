@@ -17,6 +17,10 @@ _HALF = re.compile(rb"\\u[dD][89a-fA-F]")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,39}").fullmatch
 
 
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What `msgspec.json.decode` raises for bytes that are no JSON, not UTF-8, too deep, or not of the type asked for."""
+
+
 class Malformed(Exception):
     """The bytes are no JSON we read; ``issue`` says what and where."""
 

@@ -152,7 +152,8 @@ def _within(low: int, high: int) -> Problem:
     return problem
 
 
-def _always_good(_: Any) -> str:
+def any_value(_: Any) -> str:
+    """`boolean`, `decimal`: whatever JSON has of their kind."""
     return ""
 
 
@@ -163,12 +164,12 @@ PRIMITIVES: dict[str, Primitive] = {
     each.name: each
     for each in (
         Primitive("base64Binary", *_TEXT, base64_problem),
-        Primitive("boolean", (bool,), "true or false", _always_good),
+        Primitive("boolean", (bool,), "true or false", any_value),
         Primitive("canonical", *_TEXT, uri_problem, repeats=True),
         Primitive("code", *_TEXT, code_problem, repeats=True),
         Primitive("date", *_TEXT, date_problem, repeats=True),
         Primitive("dateTime", *_TEXT, date_time_problem, repeats=True),
-        Primitive("decimal", (int, float), "a JSON number", _always_good),
+        Primitive("decimal", (int, float), "a JSON number", any_value),
         Primitive("id", *_TEXT, id_problem),
         Primitive("instant", *_TEXT, instant_problem, repeats=True),
         Primitive("integer", *_WHOLE, _within(-(2**31), 2**31 - 1)),

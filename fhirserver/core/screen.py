@@ -7,13 +7,14 @@ screen may doubt a good resource, it must never pass a bad one (a property test 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
-from fhirserver.core.lexical import PRIMITIVES, Problem
-from fhirserver.core.references import LOCAL, target
-from fhirserver.core.shapes import MAX_DEPTH, PRIMITIVE_PARTS, RESOURCE, Member, lacks_concept, shape
+from fhirserver.core.invariants import Rule, concerns, places
+from fhirserver.core.lexical import PRIMITIVES, Problem, any_value, uri_problem
+from fhirserver.core.references import LOCAL, names_other, target
+from fhirserver.core.shapes import MAX_DEPTH, PRIMITIVE_PARTS, RESOURCE, Member, lacks_concept, shape, unknown_codes
 
 Locals = list[tuple[str, frozenset[str]]]
 """References to contained resources met so far, with the types they may point to."""
@@ -70,10 +71,10 @@ _TARGETS = _Targets()
 class _Members(dict[str, Any]):
     """Member name -> `_Known` or `Check` for one type, each made when first met; an unknown name is a Doubt."""
 
-    def __init__(self, type_: str, reference: Check | None = None) -> None:
+    def __init__(self, type_: str, special: Mapping[str, Any]) -> None:
         super().__init__()
         self.shape = shape(type_)
-        self.reference = reference
+        self.special = special
 
     def __missing__(self, name: str) -> Any:
         made = self._make(name)
@@ -82,8 +83,8 @@ class _Members(dict[str, Any]):
 
     def _make(self, name: str) -> Any:
         member = self.shape.members.get(name)
-        if name == "reference" and self.reference is not None:
-            return self.reference
+        if name in self.special:
+            return self.special[name]
         if member is not None:
             return _member_check(member)
         if name == "resourceType" and self.shape.resource:
@@ -110,12 +111,17 @@ def _value_check(type_: str, codes: frozenset[str]) -> Any:
         return _Known(primitive.problem)
     kinds, problem = frozenset(primitive.kinds), primitive.problem
 
+    def check_kind(value: Any, _depth: int, _locals: Locals) -> int:
+        if value.__class__ not in kinds:
+            raise Doubt
+        return 0
+
     def check(value: Any, _depth: int, _locals: Locals) -> int:
         if value.__class__ not in kinds or problem(value):
             raise Doubt
         return 0
 
-    return check
+    return check_kind if problem is any_value else check
 
 
 def _member_check(member: Member) -> Any:
@@ -125,8 +131,8 @@ def _member_check(member: Member) -> Any:
         one = _contained if member.name == "contained" else _resource
     elif member.type == "Reference":
         one = _reference_check(member.targets)
-    elif member.concepts:
-        one = _concept_check(member)
+    elif member.concepts or member.closed:
+        one = _coded_check(member)
     else:
         one = _object_check(member.type)
     return _many_check(one, member.minimum, member.maximum) if member.many else one
@@ -145,6 +151,8 @@ def _many_check(one: Any, minimum: int, maximum: int) -> Check:
     def check_objects(values: Any, depth: int, locals_: Locals) -> int:
         if values.__class__ is not list or not fewest <= len(values) <= most:
             raise Doubt
+        if len(values) == 1:
+            return one(values[0], depth, locals_)  # type: ignore[no-any-return]  # a Check: the other kind is below
         count = 0
         for value in values:
             count += one(value, depth, locals_)
@@ -165,57 +173,120 @@ def _reference_check(targets: frozenset[str]) -> Check:
                 locals_.append((value, targets))
         return 0
 
-    return _object_check("Reference", check)
+    def problem(type_: str) -> str:
+        return uri_problem(type_) or ("is not allowed here" if names_other(type_, targets) else "")
+
+    return _checked("Reference", {"reference": check, "type": _Known(problem)})
 
 
-def _concept_check(member: Member) -> Check:
-    concept = _object_check("CodeableConcept")
+def _coded_check(member: Member) -> Check:
+    value_check = _object_check(member.type)
 
     def check(value: Any, depth: int, locals_: Locals) -> int:
-        count = concept(value, depth, locals_)
-        if lacks_concept(value, member.concepts):
+        count = value_check(value, depth, locals_)
+        if (member.concepts and lacks_concept(value, member.concepts)) or (member.closed and unknown_codes(value)):
             raise Doubt
         return count
 
     return check
 
 
+class _Plan(NamedTuple):
+    """What is left to ask of an object whose members have names that may stand together.
+
+    ``checks``: one per member, in order. ``rules``: those over values that these members bring into play. ``simple``:
+    all members are texts that repeat and there is no rule, as in a Coding or a Reference.
+    """
+
+    checks: tuple[Any, ...]
+    rules: tuple[Rule, ...]
+    simple: bool
+
+
+class _Seen(dict[tuple[str, ...], tuple[Any, ...]]):
+    """The values of simple objects found good that name nothing contained -> the checks they passed; bounded."""
+
+    LIMIT = 16_384
+    LONGEST = 192
+
+    def add(self, values: tuple[str, ...], checks: tuple[Any, ...]) -> None:
+        if sum(map(len, values)) <= self.LONGEST:
+            if len(self) >= self.LIMIT:
+                self.clear()
+            self[values] = checks
+
+
+_SEEN = _Seen()
+
+
+class _Plans(dict[tuple[str, ...], _Plan]):
+    """The names of an object's members, in order, -> its plan; only for names that break nothing.
+
+    Objects of one type come in few such forms, so what the names alone decide (which members there are, what is
+    required, which choice is taken, most invariants) is decided once per form. Bounded.
+    """
+
+    LIMIT = 1024
+
+    def __init__(self, type_: str, special: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.members = _Members(type_, special)
+
+    def __missing__(self, names: tuple[str, ...]) -> _Plan:
+        this = self.members.shape
+        there = dict.fromkeys(names)
+        if not names or (names == ("id",) and not this.resource):
+            raise Doubt
+        if any(members.isdisjoint(there) for members in this.required.values()):
+            raise Doubt
+        taken = [this.choices[name] for name in names if name in this.choices]
+        if len(taken) != len(set(taken)):
+            raise Doubt
+        if any(places(rule, there) for rule in this.rules if rule.by_names):
+            raise Doubt
+        rules = [each for each in this.rules if not each.by_names and concerns(each, there)]
+        checks = tuple(self.members[name] for name in names)
+        special = self.members.special.get("reference")
+        simple = not rules and all(each.__class__ is _Known or each is special for each in checks)
+        plan = _Plan(checks, tuple(rules), simple)
+        if len(self) >= self.LIMIT:
+            self.clear()
+        self[names] = plan
+        return plan
+
+
 @cache
-def _object_check(type_: str, reference: Check | None = None) -> Check:
-    members = _Members(type_, reference)
-    this = members.shape
-    required = tuple(this.required.values())
-    single = tuple(next(iter(names)) for names in required if len(names) == 1)
-    either = tuple(names for names in required if len(names) > 1)
-    choices, resource = this.choices, this.resource
-    broken = tuple(rule.broken for rule in this.rules)
+def _object_check(type_: str) -> Check:
+    return _checked(type_, {})
+
+
+def _checked(type_: str, special: Mapping[str, Any]) -> Check:
+    """The check of an object; ``special`` holds those of its members that depend on where it stands."""
+    plans = _Plans(type_, special)
+    passed = _SEEN.get
 
     def check(value: Any, depth: int, locals_: Locals) -> int:
         if value.__class__ is not dict or depth > MAX_DEPTH:
             raise Doubt
         depth += 1
-        count = len(value)
-        for name, inner in value.items():
-            known = members[name]
+        checks, rules, simple = plans[tuple(value)]
+        count = len(checks)
+        values: Any = value.values()
+        if simple:
+            values = tuple(values)
+            if passed(values) is checks:
+                return count
+        met = len(locals_)
+        for known, inner in zip(checks, values):  # noqa: B905  # of equal length, and asking costs
             if known.__class__ is _Known:
                 known[inner]
             else:
                 count += known(inner, depth, locals_)
-        if not count or (len(value) == 1 and not resource and "id" in value):
-            raise Doubt
-        for name in single:
-            if name not in value:
+        for rule in rules:
+            if rule.broken(value):
                 raise Doubt
-        for names in either:
-            if names.isdisjoint(value):
-                raise Doubt
-        if choices:
-            found = [choices[name] for name in value if name in choices]
-            if len(found) > 1 and len(found) != len(set(found)):
-                raise Doubt
-        for rule in broken:
-            if rule(value):
-                raise Doubt
+        if simple and len(locals_) == met:
+            _SEEN.add(values, checks)
         return count
 
     return check

@@ -12,15 +12,18 @@ from typing import Any
 import msgspec
 
 from fhirserver.core import definitions
-from fhirserver.core.invariants import Rule, compile_rules
+from fhirserver.core.invariants import ADVICE, Rule, compile_rules
 from fhirserver.core.lexical import PRIMITIVES, Primitive
-from fhirserver.core.structure import Element, codes, elements, primitive_types, value_set
+from fhirserver.core.structure import Element, closed_systems, codes, elements, primitive_types, value_set
 
 RESOURCE = "Resource"
 """The type of a member that holds any resource: `contained`, and those of Bundle entries and Parameters."""
 
 PRIMITIVE_PARTS = "Element"
 """The type of a ``_sibling``: only `id` and `extension`."""
+
+SIMPLE = "SimpleQuantity"
+"""The type here of a Quantity that the definitions restrict to the profile of this name."""
 
 MAX_DEPTH = 64
 """Elements nested in each other, the resource being the first."""
@@ -31,7 +34,8 @@ class Member(msgspec.Struct, frozen=True):
 
     ``name`` is the element's (``value``), ``json`` the member's (``valueQuantity``). ``primitive`` is None for
     complex types. ``codes`` are the allowed values of a code, ``concepts`` those of a CodeableConcept by system.
-    ``many``: it is an array in JSON. ``bare``: it has no ``_sibling`` for an id and extensions.
+    ``closed``: its codings must not have codes that `closed_systems` do not know. ``many``: it is an array in JSON.
+    ``bare``: it has no ``_sibling`` for an id and extensions.
     """
 
     name: str
@@ -46,13 +50,14 @@ class Member(msgspec.Struct, frozen=True):
     binding: str
     codes: frozenset[str]
     concepts: dict[str, frozenset[str]]
+    closed: bool
 
 
 class Shape(msgspec.Struct, frozen=True):
     """What an object of one type may and must hold.
 
     ``required``: names of elements with a minimum, each with the JSON members that satisfy it. ``choices``: JSON
-    member -> name of its choice group, the ``_sibling`` members included.
+    member -> name of its choice group, the ``_sibling`` members included. ``rules`` refuse, ``advice`` is only told.
     """
 
     type: str
@@ -61,6 +66,7 @@ class Shape(msgspec.Struct, frozen=True):
     required: dict[str, frozenset[str]]
     choices: dict[str, str]
     rules: tuple[Rule, ...]
+    advice: tuple[Rule, ...]
 
 
 @cache
@@ -70,7 +76,7 @@ def shape(type_: str) -> Shape:
     required: dict[str, frozenset[str]] = {}
     choices: dict[str, str] = {}
     present: dict[str, frozenset[str]] = {}
-    for element in elements(type_):
+    for element in elements("Quantity" if type_ == SIMPLE else type_):
         own = _members(element)
         names = frozenset(name for each in own for name in _presence(each))
         present[element.name] = names
@@ -79,7 +85,15 @@ def shape(type_: str) -> Shape:
             required[element.name] = names
         if element.choice:
             choices.update((name, element.name) for name in names)
-    return Shape(type_, type_ in definitions.RESOURCE_TYPES, members, required, choices, compile_rules(type_, present))
+    return Shape(
+        type=type_,
+        resource=type_ in definitions.RESOURCE_TYPES,
+        members=members,
+        required=required,
+        choices=choices,
+        rules=compile_rules(type_, present),
+        advice=compile_rules(type_, present, ADVICE),
+    )
 
 
 def _presence(member: Member) -> tuple[str, ...]:
@@ -94,7 +108,7 @@ def _members(element: Element) -> list[Member]:
             Member(
                 name=element.name,
                 json=json,
-                type=name,
+                type=SIMPLE if element.simple and name == "Quantity" else name,
                 many=element.maximum != 1,
                 minimum=element.minimum,
                 maximum=element.maximum,
@@ -104,6 +118,7 @@ def _members(element: Element) -> list[Member]:
                 binding=bound,
                 codes=codes(bound) if bound and name == "code" else frozenset(),
                 concepts=value_set(bound) if bound and name == "CodeableConcept" else {},
+                closed=element.closed and name in ("Coding", "CodeableConcept"),
             )
         )
     return made
@@ -125,3 +140,17 @@ def lacks_concept(concept: dict[str, Any], allowed: dict[str, frozenset[str]]) -
         and code in allowed.get(system, nothing)
         for each in codings
     )
+
+
+def unknown_codes(value: dict[str, Any]) -> list[str]:
+    """Where below a Coding or CodeableConcept a code is that its system, one of the `closed_systems`, does not have."""
+    codings = value.get("coding")
+    known = closed_systems()
+    return [
+        f"coding[{at}].code" if isinstance(codings, list) else "code"
+        for at, each in enumerate(codings if isinstance(codings, list) else [value])
+        if isinstance(each, dict)
+        and isinstance(system := each.get("system"), str)
+        and isinstance(code := each.get("code"), str)
+        and code not in known.get(system, (code,))
+    ]

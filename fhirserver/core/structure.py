@@ -42,6 +42,16 @@ class Element(msgspec.Struct, frozen=True, array_like=True, gc=False):
     def modifier(self) -> bool:
         return "m" in self.flags
 
+    @property
+    def simple(self) -> bool:
+        """Whether a Quantity here is a SimpleQuantity."""
+        return "q" in self.flags
+
+    @property
+    def closed(self) -> bool:
+        """Whether a code here of one of the `closed_systems` must be one that the system has."""
+        return "o" in self.flags
+
     def members(self) -> tuple[tuple[str, str], ...]:
         """(JSON member name, type) for each type it may have."""
         if not self.choice:
@@ -56,6 +66,7 @@ class _Elements(msgspec.Struct, frozen=True):
 
 class _Bindings(msgspec.Struct, frozen=True):
     codes: dict[str, msgspec.Raw]
+    closed: dict[str, frozenset[str]]
 
 
 _ROWS = msgspec.json.Decoder(tuple[Element, ...])
@@ -98,3 +109,8 @@ def value_set(url: str) -> dict[str, frozenset[str]]:
 def codes(url: str) -> frozenset[str]:
     """The codes of a required binding, whatever their system."""
     return frozenset().union(*value_set(url).values())
+
+
+def closed_systems() -> dict[str, frozenset[str]]:
+    """Code systems of the specification itself, all of whose codes are known: those that `Element.closed` is about."""
+    return _value_sets().closed

@@ -28,6 +28,11 @@ def parse(raw: bytes) -> dict[str, Any]:
     return resource
 
 
+def advice(resource: dict[str, Any]) -> list[Issue]:
+    """What the specification warns of in a valid resource: issues of severity warning, which refuse nothing."""
+    return [issue for issue in examine(resource, advise=True) if issue.severity == "warning"]
+
+
 def issues(raw: bytes) -> tuple[dict[str, Any] | None, list[Issue]]:
     """The decoded resource, and every issue with its FHIRPath.
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import fhirpathpy
 import pytest
+from fhirpathpy.engine.nodes import TypeInfo
 from fhirpathpy.models import models
 
 from fhirserver.core import plan as planning
@@ -144,7 +145,8 @@ def taken(resource: dict[str, Any]) -> dict[str, Counter[str]]:
     return seen
 
 
-def test_the_walk_finds_the_nodes_that_fhirpath_finds() -> None:
+def test_the_walk_finds_the_nodes_that_fhirpath_finds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TypeInfo, "model", None)  # the evaluator keeps what an `is` elsewhere has set
     compared = found = 0
     different = []
     for path in sorted(shared("data/examples/hl7-r4-examples").rglob("*.json")):

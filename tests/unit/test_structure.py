@@ -37,6 +37,9 @@ THING = {
             ),
             element("Thing.kind", {"code": "code"}, binding={"strength": "required", "valueSet": "http://e/mime"}),
             element("Thing.note", {"code": "code"}, binding={"strength": "preferred", "valueSet": "http://e/vs"}),
+            element("Thing.low", {"code": "Quantity", "profile": [HL7 + "SimpleQuantity"]}),
+            element("Thing.state", {"code": "Coding"}, binding={"strength": "extensible", "valueSet": "http://e/own"}),
+            element("Thing.mixed", {"code": "Coding"}, binding={"strength": "extensible", "valueSet": "http://e/part"}),
             element("Thing.value[x]", {"code": "Quantity"}, {"code": "string"}),
             element("Thing.part", {"code": "BackboneElement"}, max="*"),
             element("Thing.part.who", {"code": "Reference", "targetProfile": [HL7 + "B", HL7 + "A"]}, max="3"),
@@ -75,6 +78,14 @@ CODES = {
 }
 SMALL = {"resourceType": "CodeSystem", "url": "http://e/small", "content": "complete", "concept": [{"code": "s"}]}
 
+OWN_CODES = {**SMALL, "url": "http://hl7.org/fhir/own", "concept": [{"code": "s"}, {"code": "t"}]}
+OWN = {"resourceType": "ValueSet", "url": "http://e/own", "compose": {"include": [{"system": OWN_CODES["url"]}]}}
+PART = {
+    "resourceType": "ValueSet",
+    "url": "http://e/part",
+    "compose": {"include": [{"system": OWN_CODES["url"], "concept": [{"code": "s"}]}]},
+}
+
 
 @pytest.fixture(scope="module")
 def tables() -> dict[str, Any]:
@@ -83,6 +94,9 @@ def tables() -> dict[str, Any]:
         "ValueSet-vs.json": VALUE_SET,
         "ValueSet-nested.json": NESTED,
         "ValueSet-mime.json": MIME,
+        "ValueSet-own.json": OWN,
+        "ValueSet-part.json": PART,
+        "CodeSystem-own.json": OWN_CODES,
         "CodeSystem-cs.json": CODES,
         "CodeSystem-small.json": SMALL,
     }
@@ -98,6 +112,9 @@ def test_rows_say_cardinality_types_targets_bindings_and_flags(tables: dict[str,
             ["status", 1, 1, ["code"], [], "http://e/vs", "m"],
             ["kind", 0, 1, ["code"]],
             ["note", 0, 1, ["code"]],
+            ["low", 0, 1, ["Quantity"], [], "", "q"],
+            ["state", 0, 1, ["Coding"], [], "", "o"],
+            ["mixed", 0, 1, ["Coding"]],
             ["value", 0, 1, ["Quantity", "string"], [], "", "x"],
             ["part", 0, 0, ["Thing.part"]],
         ],
@@ -114,6 +131,7 @@ def test_value_sets_are_expanded_and_the_others_listed_with_the_reason(tables: d
     assert tables["bindings.json"]["codes"] == {
         "http://e/vs": {"http://e/cs": ["a", "a1"], "http://e/other": ["x"], "http://e/small": ["s"]}
     }
+    assert tables["bindings.json"]["closed"] == {"http://hl7.org/fhir/own": ["s", "t"]}
     assert tables["bindings.json"]["unexpanded"] == {
         "http://e/mime": "the codes of urn:ietf:bcp:13 are not in the package"
     }

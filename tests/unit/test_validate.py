@@ -10,7 +10,7 @@ import pytest
 from fhirserver.core.errors import Invalid, Issue
 from fhirserver.core.examine import MAX_ISSUES
 from fhirserver.core.shapes import MAX_DEPTH
-from fhirserver.core.validate import MAX_BYTES, issues, parse
+from fhirserver.core.validate import MAX_BYTES, advice, issues, parse
 
 OBSERVATION: dict[str, Any] = {
     "resourceType": "Observation",
@@ -307,6 +307,71 @@ def test_a_reference_and_its_type_agree() -> None:
     assert found(wrong) == [("invariant", "Observation.subject.type")]
 
 
+@pytest.mark.parametrize(
+    ("subject", "expected"),
+    [
+        ({"type": "Patient", "display": "x"}, []),
+        ({"type": "Practitioner", "display": "x"}, [("structure", "Observation.subject.type")]),
+        ({"type": "http://example.org/fhir/StructureDefinition/Own", "display": "x"}, []),
+        ({"type": "a b", "display": "x"}, [("value", "Observation.subject.type")]),
+    ],
+)
+def test_a_reference_says_a_type_that_is_allowed(subject: Any, expected: list[tuple[str, str]]) -> None:
+    assert found(observation(subject=subject)) == expected
+
+
+def test_a_reference_that_any_type_may_have_says_any_type() -> None:
+    assert found(observation(focus=[{"type": "Practitioner", "display": "x"}])) == []
+
+
+CONTRACT = {"resourceType": "Contract"}
+LEGAL_STATE = "http://hl7.org/fhir/contract-legalstate"
+
+
+@pytest.mark.parametrize(
+    ("codings", "path"),
+    [
+        ([{"system": LEGAL_STATE, "code": "executed"}], ""),
+        ([{"system": "http://example.org", "code": "own"}], ""),
+        ([{"system": LEGAL_STATE, "display": "x"}, {"code": "own"}], ""),
+        ([{"system": LEGAL_STATE, "code": "executed"}, {"system": LEGAL_STATE, "code": "own"}], "coding[1].code"),
+    ],
+)
+def test_a_code_of_a_system_of_fhir_is_one_that_it_has(codings: Any, path: str) -> None:
+    expected = [("code-invalid", f"Contract.legalState.{path}")] if path else []
+    assert found({**CONTRACT, "legalState": {"coding": codings}}) == expected
+
+
+def test_a_coding_of_a_system_of_fhir_is_one_that_it_has() -> None:
+    event = {
+        "resourceType": "AuditEvent",
+        "type": {"code": "x"},
+        "subtype": [{"system": "http://hl7.org/fhir/restful-interaction", "code": "reading"}],
+        "recorded": "2026-01-01T00:00:00Z",
+        "agent": [{"requestor": True}],
+        "source": {"observer": {"display": "x"}},
+    }
+    assert found(event) == [("code-invalid", "AuditEvent.subtype[0].code")]
+    assert found({**event, "subtype": [{**event["subtype"][0], "code": "read"}]}) == []
+
+
+def test_advice_warns_of_what_is_no_error() -> None:
+    value_set = {"resourceType": "ValueSet", "status": "draft", "name": "a name"}
+    assert found(value_set) == []
+    assert [(each.severity, each.expression, each.diagnostics[:5]) for each in advice(value_set)] == [
+        ("warning", "ValueSet.name", "vsd-0"),
+        ("warning", "ValueSet", "dom-6"),
+    ]
+    empty = {"status": "generated", "div": '<div xmlns="http://www.w3.org/1999/xhtml"> </div>'}
+    assert [each.expression for each in advice(observation(text=empty))] == ["Observation.text.div"]
+
+
+def test_advice_asks_neither_a_bundle_nor_a_contained_resource_for_a_narrative() -> None:
+    inside = containing({"resourceType": "Patient", "id": "c1"})
+    bundle = {"resourceType": "Bundle", "type": "collection", "entry": [{"resource": inside}]}
+    assert [each.expression for each in advice(bundle)] == ["Bundle.entry[0].resource"]
+
+
 def containing(*contained: Any, subject: str = "#c1", **more: Any) -> dict[str, Any]:
     return observation(contained=list(contained), subject={"reference": subject}, **more)
 
@@ -446,7 +511,7 @@ def test_a_flood_of_issues_ends_with_a_note() -> None:
         ({**PATIENT, "telecom": [{"value": "1"}]}, "cpt-2", "Patient.telecom[0]"),
         ({**PATIENT, "photo": [{"data": "QQ=="}]}, "att-1", "Patient.photo[0]"),
         ({"resourceType": "Organization", "active": True}, "org-1", "Organization"),
-        ({"resourceType": "Bundle", "type": "batch", "entry": [{"fullUrl": "urn:x"}]}, "bdl-5", "Bundle.entry[0]"),
+        ({"resourceType": "Bundle", "type": "collection", "entry": [{"fullUrl": "urn:x"}]}, "bdl-5", "Bundle.entry[0]"),
         ({"resourceType": "Parameters", "parameter": [{"name": "x"}]}, "inv-1", "Parameters.parameter[0]"),
     ],
 )
@@ -454,6 +519,11 @@ def test_an_invariant_is_told_by_its_key(resource: Any, key: str, path: str) -> 
     (issue,) = issues(json.dumps(resource).encode())[1]
     assert (issue.code, issue.expression) == ("invariant", path)
     assert issue.diagnostics.startswith(f"{key}: ")
+
+
+def test_an_invariant_is_told_in_its_published_words() -> None:
+    (issue,) = issues(json.dumps(observation(dataAbsentReason={"text": "x"})).encode())[1]
+    assert issue.diagnostics == ("obs-6: dataAbsentReason SHALL only be present if Observation.value[x] is not present")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from pathlib import Path
 from fhirserver.data.generate.package import Package, open_package
 
 DATA = Path(__file__).resolve().parents[1]
-_GENERATORS = ("search", "structure")
+_GENERATORS = ("search", "structure", "invariants")
 
 
 def tables(package: Package) -> dict[str, bytes]:

@@ -9,9 +9,11 @@ with trailing defaults left out: ``max`` 0 means ``*``; ``types`` are type names
 content references by path); ``targets`` are the resource types a Reference may point to (empty: any);
 ``binding`` is the value set of a required binding that could be expanded; ``flags`` are letters: ``x`` a choice
 (``value[x]``; the name is written without the brackets), ``a`` an attribute (no ``_sibling`` in JSON),
-``s`` part of the summary, ``m`` a modifier.
+``s`` part of the summary, ``m`` a modifier, ``q`` a Quantity without comparator (the profile SimpleQuantity), ``o`` an
+extensible binding to whole code systems of the FHIR specification.
 
-`bindings.json` maps each such value set to ``{system: [codes]}``.
+`bindings.json` maps each such value set to ``{system: [codes]}``, and under ``closed`` each code system that an ``o``
+is about to its codes: whatever else may stand there, a code of such a system must be one that it has.
 """
 
 from __future__ import annotations
@@ -25,6 +27,8 @@ from fhirserver.data.generate.package import Package
 
 _HL7 = "http://hl7.org/fhir/StructureDefinition/"
 _FHIR_TYPE = _HL7 + "structuredefinition-fhir-type"
+_SIMPLE = _HL7 + "SimpleQuantity"
+_FHIR = "http://hl7.org/fhir/"
 _SYSTEM = "http://hl7.org/fhirpath/System."
 
 Json = dict[str, Any]
@@ -44,10 +48,15 @@ def generate(package: Package) -> dict[str, bytes]:
         if definition["kind"] != "primitive-type":
             types.update(_rows_by_type(definition))
     bindings, missing = _bindings(types, terminology)
+    closed: dict[str, set[str]] = {}
     for rows in types.values():
         for row in rows:
             if row[5] and row[5] not in bindings:
                 row[5] = ""
+            extensible = row.pop()
+            systems = terminology.whole(extensible) if {"Coding", "CodeableConcept"} & set(row[3]) else {}
+            row[6] += "o" if systems else ""
+            closed |= systems
     elements = {name: [_trim(row) for row in rows] for name, rows in types.items()}
     kinds = {str(each["type"]): _kind(each) for each in definitions}
     return {
@@ -57,7 +66,7 @@ def generate(package: Package) -> dict[str, bytes]:
             elements,
         ),
         "bindings.json": _table(
-            {"unexpanded": missing},
+            {"closed": {system: sorted(closed[system]) for system in sorted(closed)}, "unexpanded": missing},
             "codes",
             {name: {system: sorted(codes[system]) for system in sorted(codes)} for name, codes in bindings.items()},
         ),
@@ -106,6 +115,7 @@ def _row(element: Json, path: str, name: str, *, inline: bool) -> list[Any]:
         + ("a" if attribute else "")
         + ("s" if element.get("isSummary") else "")
         + ("m" if element.get("isModifier") else "")
+        + ("q" if any(_SIMPLE in each.get("profile", ()) for each in element.get("type", ())) else "")
     )
     maximum = 0 if element["max"] == "*" else int(element["max"])
     return [
@@ -114,8 +124,9 @@ def _row(element: Json, path: str, name: str, *, inline: bool) -> list[Any]:
         maximum,
         types,
         _targets(element.get("type", ())),
-        _required_value_set(element),
+        _value_set(element, "required"),
         flags,
+        _value_set(element, "extensible"),  # read and taken away by `generate`
     ]
 
 
@@ -136,9 +147,9 @@ def _targets(types: Iterable[Json]) -> list[str]:
     return [] if "Resource" in found else sorted(found)
 
 
-def _required_value_set(element: Json) -> str:
+def _value_set(element: Json, strength: str) -> str:
     binding = element.get("binding", {})
-    if binding.get("strength") != "required":
+    if binding.get("strength") != strength:
         return ""
     return str(binding["valueSet"]).partition("|")[0]
 
@@ -182,6 +193,18 @@ class _Terminology:
             for system, less in self._included(exclude).items():
                 codes.get(system, set()).difference_update(less)
         return codes
+
+    def whole(self, url: str) -> Codes:
+        """The code systems of the specification itself that a value set includes as a whole; none if not expandable."""
+        try:
+            codes = self.expand(url)
+            return {
+                system: found
+                for system, found in codes.items()
+                if system.startswith(_FHIR) and found == self._of_system({"system": system})
+            }
+        except NotExpandable:
+            return {}
 
     def _included(self, include: Json) -> Codes:
         parts: list[Codes] = [self.expand(url) for url in include.get("valueSet", ())]
