@@ -1,8 +1,8 @@
 """Rewrite the few bytes of a resource that the import must change, and no others.
 
 Number texts, key order, unicode escapes and white space survive, because nothing is decoded and encoded again:
-every change is an edit of a byte range. What is rewritten: references (and uris, attachment urls and links in
-the narrative that name an entry of the same Bundle), the id, and known quirks of real sources:
+every change is an edit of a byte range. Rewritten here (references are `core.rewrite`'s): the id, and known quirks of
+real sources:
 
 * `birthDate` written as a dateTime: its date part, with no conversion of time zones (it is a date);
 * `assurance` inside `Person.link.target`: moved to `Person.link.assurance`.
@@ -11,31 +11,17 @@ the narrative that name an entry of the same Bundle), the id, and known quirks o
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from typing import NamedTuple
 
 import msgspec
 
 from fhirserver.core import structure
+from fhirserver.core.rewrite import Edit, apply
 from ingest.scan import places, plain, spans
 
-_REFERENCE = re.compile(rb'"reference"\s*:\s*"([^"\\]*(?:\\.[^"\\]*)*)"', re.DOTALL)
-_URI = re.compile(rb'"(url|uri|[a-z][A-Za-z]*(?:Uri|Url))"\s*:\s*"((?:urn:|https?:|[A-Z][A-Za-z]+/)[^"\\]+)"')
-_LINK = re.compile(rb"(?:href|src)\s*=\s*(?:\\\"|')(urn:(?:uuid|oid):[^\"'\\#<>\s]+)")
 _BIRTH = re.compile(rb'"birthDate"\s*:\s*"\d{4}-\d{2}-\d{2}(T[^"\\]*)"')
 _BORN = frozenset({"Patient", "Person", "Practitioner", "RelatedPerson"})
 _ENCODE = msgspec.json.Encoder().encode
-
-Resolve = Callable[[str], str | None]
-"""The new text of a reference, or None to leave it."""
-
-
-class Edit(NamedTuple):
-    """Put ``text`` in place of the bytes from ``start`` to ``end``."""
-
-    start: int
-    end: int
-    text: bytes
 
 
 class Cleaned(NamedTuple):
@@ -43,20 +29,6 @@ class Cleaned(NamedTuple):
 
     raw: bytes
     quirks: bool
-
-
-def apply(raw: bytes, edits: list[Edit]) -> bytes:
-    """``raw`` with all edits made; they may not overlap."""
-    if not edits:
-        return raw
-    edits.sort()
-    pieces: list[bytes] = []
-    at = 0
-    for start, end, text in edits:
-        pieces += (raw[at:start], text)
-        at = end
-    pieces.append(raw[at:])
-    return b"".join(pieces)
 
 
 def straighten(raw: bytes, type_: str) -> Cleaned:
@@ -91,41 +63,6 @@ def _assurance(raw: bytes) -> list[Edit]:
                     edits.append(Edit(target.end, target.end, b"," + moved))
                     break
     return edits
-
-
-def refer(raw: bytes, resolve: Resolve) -> bytes:
-    """Every `Reference.reference` as ``resolve`` wants it."""
-    edits: list[Edit] = []
-    for found in _REFERENCE.finditer(raw):
-        text = _text(found[1])
-        new = resolve(text)
-        if new is not None and new != text:
-            edits.append(Edit(found.start(1), found.end(1), _ENCODE(new)[1:-1]))
-    return apply(raw, edits)
-
-
-def _text(inner: bytes) -> str:
-    return plain(b'"' + inner + b'"') if b"\\" in inner else inner.decode(errors="replace")
-
-
-def relink(raw: bytes, resolve: Resolve) -> bytes:
-    """Uris and attachment urls outside of references, and links in the narrative, as ``resolve`` wants them.
-
-    The resource's own `url` is its identity and stays (R4 http.html, "transaction rules", asks for all uris).
-    """
-    edits: list[Edit] = []
-    for found in _URI.finditer(raw):
-        new = resolve(found[2].decode(errors="replace"))
-        if new is not None:
-            edits.append(Edit(found.start(2), found.end(2), _ENCODE(new)[1:-1]))
-    if edits:
-        own = {part.value + 1 for part in spans(raw) if part.name == "url"}
-        edits = [edit for edit in edits if edit.start not in own]
-    for found in _LINK.finditer(raw):
-        new = resolve(found[1].decode(errors="replace"))
-        if new is not None:
-            edits.append(Edit(found.start(1), found.end(1), _ENCODE(new)[1:-1]))
-    return apply(raw, edits)
 
 
 def rename(raw: bytes, id_: str, *, source: tuple[str, str] | None = None) -> bytes:

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from fhirserver.core import stamp
+from fhirserver.core import rewrite, stamp
 from fhirserver.core.errors import Issue
 from fhirserver.core.lexical import is_id
 from fhirserver.core.model import Key
@@ -219,9 +219,9 @@ class Preparer:
         self._batch.quirks += mended.quirks
         raw = mended.raw
         if named.type != "Bundle":
-            raw = clean.refer(raw, self._resolver.reference)
+            raw = rewrite.refer(raw, self._resolver.reference)
             if self._resolver.relinks(raw):
-                raw = clean.relink(raw, self._resolver.uri)
+                raw = rewrite.relink(raw, self._resolver.uri)
         final = self._resolver.final(Target(named.type, id_, stored))
         if final != source:
             kept = (SOURCE_ID + self._organization, source) if self._organization is not None and source else None

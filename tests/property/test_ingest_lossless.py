@@ -10,7 +10,8 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.clean import refer, rename, straighten
+from fhirserver.core.rewrite import refer
+from ingest.clean import rename, straighten
 from ingest.scan import Window, elements, members
 
 MARK = "urn:uuid:11111111-1111-4111-8111-111111111111"

@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from ingest.clean import refer, relink, rename, straighten
+from fhirserver.core.rewrite import refer, relink
+from ingest.clean import rename, straighten
 
 
 def to(**new: str) -> Callable[[str], str | None]:
