@@ -66,8 +66,8 @@ async def _take_back(database: Database, blob: ObjectId, writing: asyncio.Task[N
 
 async def discard(database: Database, blobs: Sequence[Any]) -> None:
     """Remove those that no commit has published: condemned first, so that none can publish them any more."""
-    async with answering():
-        for blob in blobs:
+    for blob in blobs:
+        async with answering():
             held = await database.blobs.update_one({"_id": blob, "staged": {"$exists": True}}, {"$set": {"staged": 0}})
             if held.matched_count:
                 await database.chunks.delete_many({"blob": blob})

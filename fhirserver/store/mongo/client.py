@@ -81,7 +81,7 @@ def understand(url: str) -> Place:
         raise ValueError("A MongoDB store's URL begins with mongodb:// or mongodb+srv://.")
     rest = url.partition("://")[2]
     if url.startswith(_SCHEMES[1]):  # resolved by DNS when it is opened; the rest has the same form
-        rest = _OF_DNS.sub("", rest)
+        rest = _OF_DNS.sub("", rest).rstrip("?&")
     try:
         parsed = parse_uri(f"{_SCHEMES[0]}{rest}", validate=True, warn=False)
     except (PyMongoError, ValueError, BSONError, OSError):
@@ -167,8 +167,10 @@ async def again(database: Database, work: Callable[[], Awaitable[T]]) -> T:
                 begun = await _caught_up(database)
                 found = await work()
             go_on()
-            if term(database.client) == begun or monotonic() > until:
+            if term(database.client) == begun:
                 return found
+            if monotonic() > until:
+                raise Unavailable
         except (PyMongoError, BSONError, TimeoutError) as error:
             if not passes(error) or monotonic() > until:
                 raise Unavailable from discreet(error)

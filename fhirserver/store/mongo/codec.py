@@ -13,7 +13,7 @@ import bson
 from bson.errors import BSONError
 
 from fhirserver.core.errors import Fault, Kind
-from fhirserver.core.model import CURRENT, MAX_TIME, MIN_TIME, Draft, Facts, Index, Key, Record, parse_facts
+from fhirserver.core.model import CURRENT, MAX_TIME, MIN_TIME, Draft, Facts, Index, Key, Record
 from fhirserver.core.stamp import digest, render
 from fhirserver.store.drafts import all_terms
 from fhirserver.store.mongo import native
@@ -144,8 +144,3 @@ def record(document: Mapping[str, Any]) -> Record:
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BSONError("a version is damaged") from error
-
-
-def facts_of(document: Mapping[str, Any]) -> Facts:
-    """The facts of a document as they were written."""
-    return parse_facts(document["facts"])

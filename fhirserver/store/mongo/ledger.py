@@ -16,8 +16,9 @@ from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.errors import DuplicateKeyError
 
 from fhirserver.core.errors import Unavailable
-from fhirserver.core.model import LedgerEntry
+from fhirserver.core.model import MAX_TIME, LedgerEntry
 from fhirserver.store.mongo.client import Database, Document, again, answering
+from fhirserver.store.mongo.together import Together
 
 _BATCH = 256
 _ATTEMPTS = 8
@@ -30,10 +31,18 @@ class MongoLedger:
         self._database = database
         self._entries = database.ledger
         self._clock = clock
+        self._together = Together(self._named)
 
     async def get(self, name: str) -> LedgerEntry | None:
-        document = await again(self._database, lambda: self._entries.find_one({"_id": name, **_live(self._clock())}))
-        return _entry(document) if document else None
+        document = await self._together.get(name)
+        if document is None or document.get("expires", MAX_TIME) <= self._clock():
+            return None
+        return _entry(document)
+
+    async def _named(self, names: list[str]) -> dict[str, Document]:
+        wanted = {"_id": {"$in": names}}
+        found = await again(self._database, lambda: self._entries.find(wanted).to_list())
+        return {document["_id"]: document for document in found}
 
     async def put_if(self, name: str, value: bytes | None, *, stamp: int | None, expires: int | None = None) -> bool:
         async with answering():

@@ -16,6 +16,8 @@ from typing import Any
 from bson import ObjectId
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.errors import OperationFailure, PyMongoError
+from pymongo.read_concern import ReadConcern
+from pymongo.write_concern import WriteConcern
 
 from fhirserver.store.mongo.client import TRANSACTION, Client, Database, go_on, passes
 
@@ -32,7 +34,8 @@ class Presence:
 
     def __init__(self, client: Client, database: Database) -> None:
         self._client = client
-        self._servers = database.servers
+        # What the primary knows is what counts here; a majority that lags would make the living look dead.
+        self._servers = database.servers.with_options(read_concern=ReadConcern("local"), write_concern=WriteConcern(1))
         self._id = ObjectId()
         self._session: AsyncClientSession | None = None
         self._given_up: list[AsyncClientSession] = []

@@ -10,7 +10,7 @@ from pymongo.asynchronous.client_session import AsyncClientSession
 
 from fhirserver.core.model import HighWater, Key, Record, Visible
 from fhirserver.store.mongo import filters
-from fhirserver.store.mongo.client import Database, Document
+from fhirserver.store.mongo.client import Database, Document, again
 from fhirserver.store.mongo.codec import BARE, PROJECTION, record
 from fhirserver.store.mongo.filters import Arm
 from fhirserver.store.mongo.schema import COUNTER
@@ -59,6 +59,13 @@ async def get(database: Database, key: Key, version: int | None, as_of: int | No
         wanted["ended"] = {"$gt": as_of}
     document = await database.history.find_one(wanted, PROJECTION, hint="key")
     return record(document) if document else None
+
+
+async def present(database: Database, keys: Sequence[str]) -> dict[str, Document]:
+    """The documents of the current versions under these keys (``Type/id``)."""
+    wanted = {"_id": {"$in": list(keys)}}
+    found = await again(database, lambda: database.current.find(wanted, PROJECTION).hint("_id_").to_list())
+    return {document["_id"]: document for document in found}
 
 
 async def place(database: Database, seq: int) -> Document | None:

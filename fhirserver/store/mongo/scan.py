@@ -111,14 +111,14 @@ class Scan:
     async def _moment(self, arms: Sequence[Arm]) -> int | None:
         """The seq right after which a step shows the store; None: what one read in order finds, as it finds it.
 
-        A resource that is superseded between the reads of a step moves to where none of them looks any more: beyond
-        the range, or into an arm that was read before. Such a step shows the moment at which it began.
+        Between the reads of a step a resource that is superseded moves to where none of them looks any more (beyond
+        the range, or into an arm that was read before), and of a commit one half may be met. A step of several reads
+        shows the moment at which it began.
         """
         query = self._query
         if query.as_of is not None:
             return query.as_of
-        moves = len(arms) > 1 and query.within is not None
-        if moves or not all(arm.ordered for arm in arms) or filters.is_large(query.visible):
+        if len(arms) > 1 or not all(arm.ordered for arm in arms) or filters.is_large(query.visible):
             return (await high_water(self._database, self._session)).seq
         return None
 

@@ -82,16 +82,16 @@ async def prepare(database: Database, *, native: bool) -> None:
             f"The store has schema version {marker.get('schema')}; this server knows version {SCHEMA_VERSION}. "
             "Use the server version that wrote it, or a later one."
         )
-    new = marker is None or await _is_half_begun(database)
-    if new:
+    if marker is None or await _is_half_begun(database):
         await _begin(database, native=native)
     for name in COLLECTIONS:
         await create_collection(database, name)
+    used = await database.current.find_one({}, {"_id": 1}) is not None
     for collection in COLLECTIONS:
         there = await _indexes(database, collection)
         for index in wanted(collection):
             if index.name not in there:
-                if not new:
+                if used:
                     _log.warning("The index %s.%s was missing and is made again.", collection, index.name)
                 await create_index(database, index)
         for sentence in foreign(collection, there):

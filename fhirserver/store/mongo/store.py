@@ -24,7 +24,7 @@ from fhirserver.core.model import (
     Tally,
 )
 from fhirserver.store.drafts import refuse_repetition
-from fhirserver.store.mongo import blobs, history, native, read, scan, schema, totals, verify
+from fhirserver.store.mongo import blobs, codec, history, native, read, scan, schema, totals, verify
 from fhirserver.store.mongo.audit import MongoAudit, Order
 from fhirserver.store.mongo.client import (
     Client,
@@ -41,6 +41,7 @@ from fhirserver.store.mongo.committer import Committer, Job
 from fhirserver.store.mongo.ledger import MongoLedger
 from fhirserver.store.mongo.presence import Presence
 from fhirserver.store.mongo.schema import COUNTER
+from fhirserver.store.mongo.together import Together
 from fhirserver.store.mongo.write import Transaction
 
 _FEED_BATCH = 256
@@ -55,6 +56,7 @@ class _Parts(NamedTuple):
     audit: MongoAudit
     order: Order
     presence: Presence
+    current: Together[Document]
     sweeper: asyncio.Task[None]
 
 
@@ -113,7 +115,8 @@ class MongoStore:
         presence = Presence(client, database)
         committer, audit = Committer(presence, self._begin), MongoAudit(database, order)
         sweeper = asyncio.create_task(_sweep(database, ledger, self._clock))
-        self._parts = _Parts(client, database, committer, ledger, audit, order, presence, sweeper)
+        current: Together[Document] = Together(lambda keys: read.present(database, keys))
+        self._parts = _Parts(client, database, committer, ledger, audit, order, presence, current, sweeper)
 
     async def close(self) -> None:
         if self._parts is None:
@@ -155,6 +158,10 @@ class MongoStore:
 
     async def get(self, key: Key, version: int | None = None, *, as_of: int | None = None) -> Record | None:
         database = self._database
+        if version is None and as_of is None:
+            document = await self._open().current.get(str(key))
+            with reaching():
+                return codec.record(document) if document else None
         return await again(database, lambda: read.get(database, key, version, as_of))
 
     async def scan(self, query: Query, batch: int = 256) -> AsyncIterator[list[Record]]:
