@@ -29,6 +29,7 @@ class Kind(Enum):
     UNSUPPORTED_MEDIA = "unsupported-media"
     CONFLICT = "conflict"
     PRECONDITION_FAILED = "precondition-failed"
+    TIMEOUT = "timeout"
     TOO_LARGE = "too-large"
     THROTTLED = "throttled"
     INTERNAL = "internal"
@@ -48,6 +49,7 @@ STATUS: dict[Kind, tuple[int, str]] = {
     Kind.UNSUPPORTED_MEDIA: (415, "not-supported"),
     Kind.CONFLICT: (409, "conflict"),
     Kind.PRECONDITION_FAILED: (412, "conflict"),
+    Kind.TIMEOUT: (408, "timeout"),
     Kind.TOO_LARGE: (413, "too-long"),
     Kind.THROTTLED: (429, "throttled"),
     Kind.INTERNAL: (500, "exception"),

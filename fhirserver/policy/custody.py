@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from fhirserver.core.errors import Kind
 from fhirserver.core.model import Facts, Guard, Key, Query, Record, parse_facts
-from fhirserver.policy.derive import provenance_targets
+from fhirserver.policy.derive import THROUGH, targets_of
 from fhirserver.policy.items import Item
 from fhirserver.policy.persons import is_subsetted
 from fhirserver.policy.principal import OPERATOR_ORGANIZATION
@@ -53,15 +53,15 @@ class Known:
 
 async def survey(store: Store, items: Sequence[Item]) -> Known:
     """Look up everything that decides about these items: themselves, the Patients they concern, the Binaries they
-    name, what a Provenance is about, and the keys of the Persons that new Patients will get."""
+    name, what a Provenance is about or a Binary stands for, and the keys of the Persons that new Patients will get."""
     telling: dict[Key, None] = {}
     others: dict[Key, None] = {}
     for item in items:
         telling[item.key] = None
         telling.update((Key("Patient", patient), None) for patient in item.patients)
         others.update((Key.parse(name), None) for name in item.index.supports if name.startswith("Binary/"))
-        if item.key.type == "Provenance":
-            others.update((target, None) for target in provenance_targets(item.resource) if target is not None)
+        if item.key.type in THROUGH:
+            others.update((target, None) for target in targets_of(item.resource) if target is not None)
         elif item.key.type == "Patient":
             telling[Key("Person", item.key.id)] = None
     records = await look_up(store, [*telling, *(key for key in others if key not in telling)])

@@ -7,15 +7,18 @@ from typing import Any
 
 import msgspec
 
-from fhirserver.core.definitions import DIRECTORY_TYPES
+from fhirserver.core.definitions import DIRECTORY_TYPES, PATIENT
 from fhirserver.core.index import UNKNOWN_OWNER, extract
 from fhirserver.core.model import Facts, Index, Key, Record, parse_facts
 from fhirserver.core.values import local
 from fhirserver.policy.vocabulary import disclosure
 
+THROUGH = ("Binary", "Provenance")
+"""Types whose facts depend on those of other resources too, in the order in which they are decided."""
+
 
 def facts_of(index: Index, *, custodian: str, parties: Iterable[str]) -> Facts:
-    """The facts of a resource that speaks for itself (all but Provenance)."""
+    """The facts of a resource that speaks for itself (all but `THROUGH`)."""
     return Facts(
         custodian=custodian,
         parties=tuple(sorted({*index.parties, *parties})),
@@ -33,7 +36,7 @@ def rederive(record: Record, body: bytes) -> tuple[Facts, Index]:
     if record.type == "Person":
         counting = tuple(owner for owner in index.owners if owner in known.owners)
         facts = msgspec.structs.replace(facts, owners=counting, compartments=counting)
-    if record.type == "Provenance":
+    if record.type in THROUGH:
         owners, labels = {*known.owners, *index.owners}, {*known.labels, *index.labels}
         facts = msgspec.structs.replace(facts, owners=tuple(sorted(owners)), labels=tuple(sorted(labels)))
     return facts, index
@@ -45,10 +48,29 @@ def local_target(reference: object) -> Key | None:
     return Key(target.type, target.id) if target else None
 
 
-def provenance_targets(resource: Mapping[str, Any]) -> list[Key | None]:
-    """What a Provenance is about; None for each target that names no resource of this server."""
-    targets = resource.get("target", [])
-    return [local_target(target.get("reference")) for target in targets if isinstance(target, Mapping)]
+def targets_of(resource: Mapping[str, Any]) -> list[Key | None]:
+    """What a Provenance is about, or the security context of a Binary; None for each that names no resource of this
+    server."""
+    given = resource.get("target", []) if resource.get("resourceType") == "Provenance" else [_context(resource)]
+    return [local_target(target.get("reference")) for target in given if isinstance(target, Mapping)]
+
+
+def _context(resource: Mapping[str, Any]) -> object:
+    return resource.get("securityContext") if resource.get("resourceType") == "Binary" else None
+
+
+def facts_through(type_: str, facts: Facts, targets: Iterable[Key | None], known: Mapping[Key, Facts]) -> Facts:
+    """The facts of a Provenance or a Binary with what it takes from its targets. ``known``: those that were found.
+
+    A Binary is treated as its security context (R4 binary): its parties may see it, too; one that another
+    organisation holds opens nothing. That it is about a Patient is among its own facts.
+    """
+    if type_ == "Binary":
+        targets = [target for target in targets if target is None or target.type != PATIENT]
+        known = {key: found for key, found in known.items() if found.custodian == facts.custodian}
+        parties = {*facts.parties}.union(*(found.parties for found in known.values()))
+        facts = msgspec.structs.replace(facts, parties=tuple(sorted(parties)))
+    return provenance_facts(facts, targets, known)
 
 
 def provenance_facts(facts: Facts, targets: Iterable[Key | None], known: Mapping[Key, Facts]) -> Facts:

@@ -13,9 +13,11 @@ from collections.abc import Callable
 from fhirserver.core.errors import Fault, Kind
 from fhirserver.core.model import MAX_TIME, Key
 from fhirserver.policy.audit import Detail, Disclosure, Trail
+from fhirserver.policy.charts import Chart
 from fhirserver.policy.dossier import POLICY_EPOCH, Dossiers
 from fhirserver.policy.grant import CONTEXTS, Grant, consented_grant, standing_grant
-from fhirserver.policy.items import Loaded, Put
+from fhirserver.policy.integrity import Integrity
+from fhirserver.policy.items import CHANGED, Condition, Erase, Loaded, Put
 from fhirserver.policy.keys import Keys
 from fhirserver.policy.persons import view_tag
 from fhirserver.policy.principal import (
@@ -25,18 +27,22 @@ from fhirserver.policy.principal import (
     Principal,
     issue_token,
 )
-from fhirserver.policy.scoped import Chart, Scoped
+from fhirserver.policy.scoped import SYSTEM, Scoped
 from fhirserver.policy.scopes import ALL
 from fhirserver.policy.upkeep import Upkeep
 from fhirserver.store.port import Store
 
 __all__ = [
+    "CHANGED",
     "OPERATOR_ORGANIZATION",
     "CallerClass",
     "Chart",
+    "Condition",
     "Disclosure",
+    "Erase",
     "Gate",
     "Grant",
+    "Integrity",
     "Loaded",
     "Principal",
     "Put",
@@ -70,10 +76,19 @@ _OPERATION = ("", "rs")
 class Gate:
     """Admits callers to the store."""
 
-    def __init__(self, store: Store, keys: Keys, *, clock: Callable[[], int], operators: bool = True) -> None:
+    def __init__(
+        self,
+        store: Store,
+        keys: Keys,
+        *,
+        clock: Callable[[], int],
+        operators: bool = True,
+        integrity: Integrity | None = None,
+    ) -> None:
         """``clock`` gives milliseconds since 1970; ``operators``: whether operator tokens are accepted."""
         self._store = store
         self.clock = clock
+        self.integrity = integrity or Integrity()
         self._operators = operators
         self._keys = keys
         self._authenticator = Authenticator(keys)
@@ -108,7 +123,7 @@ class Gate:
         principal = _system(subject, organization, purpose)
         types = ALL.types("rs", CONTEXTS[CallerClass.OPERATOR])
         grant = standing_grant(principal, types)
-        return Scoped(self, self._store, principal, grant, interaction="system", types=types, epoch=0)
+        return Scoped(self, self._store, principal, grant, interaction=SYSTEM, types=types, epoch=0)
 
     def upkeep(self, *, subject: str) -> Upkeep:
         """The store as a whole, for `check` and `reindex`."""

@@ -8,14 +8,15 @@ import msgspec
 
 from fhirserver.core import stamp
 from fhirserver.core.index import extract
-from fhirserver.core.model import Index, Key
+from fhirserver.core.model import Index, Key, Query
 
 
 class Put(msgspec.Struct, frozen=True, kw_only=True):
     """One resource to be stored: ``resource`` parsed from ``raw`` and validated, ``id`` the logical id it gets.
 
     ``if_version``: the version that must be current (0: there must be none); None: whatever is there is superseded.
-    ``parties``: organisations that may see it without being custodian.
+    ``parties``: organisations that may see it without being custodian. ``prepared``: what `stamp.prepare` would make of
+    ``raw``, which is not read then, so that many megabytes are not copied again.
     """
 
     resource: dict[str, Any]
@@ -23,6 +24,25 @@ class Put(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     if_version: int | None = None
     parties: tuple[str, ...] = ()
+    prepared: stamp.Stampable | None = None
+
+
+class Erase(msgspec.Struct, frozen=True, kw_only=True):
+    """One resource to be deleted; ``if_version``: the version that must be current."""
+
+    key: Key
+    if_version: int | None = None
+
+
+class Condition(msgspec.Struct, frozen=True):
+    """What a conditional request found: ``count`` matches of ``query`` under its caller's grant. It is held to inside
+    the commit; `CHANGED` is the message of the Conflict when it no longer holds."""
+
+    query: Query
+    count: int
+
+
+CHANGED = "What the condition of the request found has changed meanwhile."
 
 
 class Loaded(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,7 +76,7 @@ def ready(put: Put) -> Item:
     if resource.get("id") != put.id:
         # A Patient stands in its own chart, so the id must be there before the index is derived.
         resource = {**resource, "id": put.id}
-    head, tail = stamp.prepare(put.raw, id=put.id)
+    head, tail = put.prepared or stamp.prepare(put.raw, id=put.id)
     return Item(
         put=put,
         key=Key(str(resource["resourceType"]), put.id),

@@ -12,7 +12,7 @@ from fhirserver.core.model import REFERENCE_TERM, Draft, Facts, Index, Key, Quer
 from fhirserver.policy import persons
 from fhirserver.policy.consenting import superseded
 from fhirserver.policy.custody import DELETIONS, Known
-from fhirserver.policy.derive import facts_of, provenance_facts, provenance_targets
+from fhirserver.policy.derive import THROUGH, facts_of, facts_through, targets_of
 from fhirserver.policy.dossier import COUNTS, POLICY_EPOCH, whole
 from fhirserver.policy.items import Item
 from fhirserver.store.port import Store
@@ -92,18 +92,17 @@ def decide_facts(
     batch = {item.key: item for item in items}
     decided: dict[Key, Facts] = {}
     for item in items:
-        if item.key.type != "Provenance":
+        if item.key.type not in THROUGH:
             decided[item.key] = _facts(item, known, batch, organization, counts=counts)
-    for item in items:
-        if item.key.type == "Provenance":
-            facts = _facts(item, known, batch, organization, counts=counts)
-            targets = provenance_targets(item.resource)
-            found: dict[Key, Facts] = {}
-            for target in targets:
-                about = None if target is None else decided.get(target) or (known.live(target) and known.facts(target))
-                if target is not None and about:
-                    found[target] = about
-            decided[item.key] = provenance_facts(facts, targets, found)
+    for item in sorted((item for item in items if item.key.type in THROUGH), key=lambda item: item.key.type):
+        facts = _facts(item, known, batch, organization, counts=counts)
+        targets = targets_of(item.resource)
+        found: dict[Key, Facts] = {}
+        for target in targets:
+            about = None if target is None else decided.get(target) or (known.live(target) and known.facts(target))
+            if target is not None and about:
+                found[target] = about
+        decided[item.key] = facts_through(item.key.type, facts, targets, found)
     return ((item, decided[item.key]) for item in items)
 
 

@@ -7,16 +7,25 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from fhirserver.core.definitions import SUPPORTING_TYPES
-from fhirserver.core.errors import Fault, Kind
-from fhirserver.core.model import REFERENCE_TERM, HighWater, Key, Query, Record, Tally, parse_facts
-from fhirserver.policy import persons
+from fhirserver.core.errors import Fault, Issue, Kind
+from fhirserver.core.model import (
+    REFERENCE_TERM,
+    Guard,
+    HighWater,
+    HistoryQuery,
+    Key,
+    Query,
+    Record,
+    Tally,
+    parse_facts,
+)
 from fhirserver.policy.audit import Detail, Disclosure, Trail
-from fhirserver.policy.dossier import whole
+from fhirserver.policy.charts import CLOSED, Charts, owners_of
 from fhirserver.policy.grant import Grant
-from fhirserver.policy.items import Loaded, Put
+from fhirserver.policy.integrity import Checks
+from fhirserver.policy.items import CHANGED, Condition, Erase, Loaded, Put
 from fhirserver.policy.principal import OPERATOR_ORGANIZATION, CallerClass, Principal
-from fhirserver.policy.view import MEMO, View, alarm
+from fhirserver.policy.view import MEMO, alarm
 from fhirserver.policy.vocabulary import disclosure
 from fhirserver.policy.write import Writer
 
@@ -31,21 +40,11 @@ MOST_NAMERS = 2000
 LONGEST_NAME = 128
 """Characters of a refused resource's name that the audit trail keeps: any real one fits."""
 
-_CLOSED = frozenset({CallerClass.THIRD_PARTY, CallerClass.PATIENT})
+SYSTEM = "system"
+"""The interaction of system work, which answers for itself what it refers to."""
 
 
-class Chart(msgspec.Struct, frozen=True, kw_only=True):
-    """A chart that may be opened. ``scoped``: the store under the grant for exactly these patients. ``anchor``: the
-    Person (cut to the visible links) or the Patient it was asked for by; ``shown``: whether the grant lets the anchor
-    itself be seen (scopes or a Consent may open only other types). ``patients``: the visible ones, in link order."""
-
-    scoped: Scoped
-    anchor: Record
-    patients: tuple[str, ...]
-    shown: bool
-
-
-class Scoped(View):
+class Scoped(Charts):
     """The store seen through one grant; made by the gate only."""
 
     def __init__(
@@ -69,8 +68,9 @@ class Scoped(View):
         self._epoch = epoch
         self._patients = patients
         self._trail: Trail = gate.trail(principal)
+        weighed = gate.integrity.mode != "off" and interaction != SYSTEM
+        self._checks = Checks(store, gate.integrity, sees=self._may_know) if weighed else None
         self._seen: set[str] = set()
-        self._handed: set[tuple[str, str, int]] = set()
 
     # -- reading one ---------------------------------------------------------------------------------------------
 
@@ -82,7 +82,7 @@ class Scoped(View):
         """
         current = await self._store.get(key)
         record = current if version is None else await self._store.get(key, version)
-        scoped = await self.about(_owners(current) | _owners(record) or {key.id})
+        scoped = await self.about(owners_of(current) | owners_of(record) or {key.id})
         named = await scoped._named(key, current) if key.type in disclosure().through else None
         if (
             current is None
@@ -97,6 +97,31 @@ class Scoped(View):
             self._handed.add((record.type, record.id, record.version))
         return (await scoped._cut([record]))[0] if record.type == "Person" else record
 
+    async def past(self, key: Key) -> Scoped:
+        """The Scoped whose `history` is that of this resource; what has been deleted still has one.
+
+        Fault as the Answers table has it for what is not there and for what the caller may not see now.
+        """
+        current = await self._store.get(key)
+        scoped = await self.about(owners_of(current) or {key.id})
+        named = await scoped._named(key, current) if key.type in disclosure().through else None
+        if current is None or not (scoped.admits(current) or (named and named._accompanies(current))):
+            raise await self._refusal(key, Kind.NOT_FOUND)
+        found = named or scoped
+        if self.principal.caller is CallerClass.THIRD_PARTY:  # older versions may be about other patients
+            async for records in self._store.history(HistoryQuery(key=key, bodies=False)):
+                found = await found.about(frozenset().union(*map(owners_of, records)))
+        found._accompanied = key if named else None
+        return found
+
+    async def history(self, query: HistoryQuery, batch: int = 256) -> AsyncIterator[list[Record]]:
+        """As `Store.history`, of what the grant admits now; ask `past` for the Scoped of one resource's history."""
+        async for records in self._versions(query, batch):
+            if query.bodies:
+                self._note({record.facts for record in records})
+                self._handed.update((each.type, each.id, each.version) for each in records if each.body is None)
+            yield records
+
     async def _named(self, key: Key, record: Record | None) -> Scoped | None:
         """The grant under which an admitted resource names this one (a Binary, a Device without a patient): one of
         the same custodian, or any while it is the operator's. The store is asked also where there is no such record,
@@ -107,17 +132,17 @@ class Scoped(View):
         namers: list[Record] = []
         async for batch in self._store.scan(query):
             namers += [each for each in batch if shared or parse_facts(each.facts).custodian == custodian]
-        scoped = await self.about(frozenset().union(*map(_owners, namers)) or {key.id})
+        scoped = await self.about(frozenset().union(*map(owners_of, namers)) or {key.id})
         return scoped if any(scoped.admits(namer) for namer in namers) else None
 
     async def _refusal(self, key: Key, kind: Kind) -> Fault:
         """The Fault for what the caller does not get; a refusal is recorded."""
         caller = self.principal.caller
-        if caller not in _CLOSED and kind is Kind.GONE:
+        if caller not in CLOSED and kind is Kind.GONE:
             return Fault(kind, f"{key} has been deleted.")
         if caller is not CallerClass.OPERATOR:
             await self._trail.deny(self._interaction, {"resource": str(key)[:LONGEST_NAME]})
-        return forbidden() if caller in _CLOSED else Fault(Kind.NOT_FOUND, f"{key} was not found.")
+        return forbidden() if caller in CLOSED else Fault(Kind.NOT_FOUND, f"{key} was not found.")
 
     async def body(self, record: Record) -> AsyncIterator[bytes]:
         """The body of a record this Scoped has given, in pieces, wherever it is kept."""
@@ -133,41 +158,7 @@ class Scoped(View):
         async for piece in self._store.body(record):
             yield piece
 
-    # -- charts --------------------------------------------------------------------------------------------------
-
-    async def chart(self, anchor: Key) -> Chart:
-        """The chart of a Person (its linked Patients) or of a Patient, for the Patients the caller may see.
-
-        It opens if one Patient does, whatever types the scopes or Consents leave; Fault as in the Answers table.
-        """
-        if anchor.type not in ("Person", "Patient"):
-            raise Fault(Kind.BAD_REQUEST, "A chart is asked for by a Person or a Patient.")
-        record = await self._store.get(anchor)
-        there = record is not None and not record.deleted
-        body = await whole(self._store, record) if record is not None and there else b""
-        linked = _links(record, body) if record and there and anchor.type == "Person" else (anchor.id,)
-        scoped = await self.about(linked or {anchor.id}, fresh=True)
-        open_ = await scoped._openable(linked)
-        patients = tuple(patient for patient in linked if patient in open_)
-        shown = record is not None and there and scoped.admits(record)
-        if record is None or not there or not (patients or (shown and self.principal.caller not in _CLOSED)):
-            deleted = record is not None and record.deleted and scoped.admits(record)
-            raise await self._refusal(anchor, Kind.GONE if deleted else Kind.NOT_FOUND)
-        if anchor.type == "Person":
-            record = persons.cut(record, body, open_) if self._limited else record
-        scoped._note([record.facts])
-        scoped._opened.update(patients)
-        return Chart(scoped=scoped, anchor=record, patients=patients, shown=shown)
-
-    async def linked(self, person: Key, *, as_of: int | None = None) -> tuple[str, ...]:
-        """The Patients that the Person linked right after ``as_of`` (None: links now) and whose charts the caller may
-        open, in link order; Patients that have been deleted since are among them."""
-        record = await self._store.get(person, as_of=as_of)
-        if record is None or record.deleted:
-            return ()
-        linked = _links(record, await whole(self._store, record))
-        open_ = await (await self.about(linked))._openable(linked, deleted=True)
-        return tuple(patient for patient in linked if patient in open_)
+    # -- for other patients --------------------------------------------------------------------------------------
 
     async def everyone(self) -> Scoped:
         """For questions about a whole type: the grant over all patients whose Consents open something."""
@@ -241,41 +232,6 @@ class Scoped(View):
         self._verify({(tally.type, tally.facts) for tally in tallies})
         return tallies
 
-    async def supporting(
-        self,
-        keys: Sequence[Key],
-        *,
-        custodians: frozenset[str],
-        patients: frozenset[str],
-        as_of: int | None = None,
-        bodies: bool = True,
-    ) -> list[Record]:
-        """Those of ``keys`` that may accompany a chart, in the order of ``keys``.
-
-        The directory as the grant shows it; Binary and Device without a patient if their custodian is one of
-        ``custodians`` (those of the resources that name them) or the operator; and what is about nobody but
-        ``patients``, if the grant admits it. Never anything about somebody else.
-        """
-        wanted = [key for key in dict.fromkeys(keys) if key.type in SUPPORTING_TYPES]
-        found = {record.key: record for record in await self._fetch(wanted, as_of=as_of, bodies=bodies)}
-        hidden = await self._hidden_now(found.values())
-        given = [
-            found[key]
-            for key in wanted
-            if key in found and key not in hidden and self._supports(found[key], custodians, patients)
-        ]
-        if bodies:
-            self._handed.update((each.type, each.id, each.version) for each in given if each.body is None)
-        return given
-
-    def _supports(self, record: Record, custodians: frozenset[str], patients: frozenset[str]) -> bool:
-        facts = parse_facts(record.facts)
-        if not patients.issuperset(facts.owners):
-            return False
-        if facts.owners or record.type not in disclosure().through:
-            return self.admits(record)
-        return facts.custodian in custodians | {OPERATOR_ORGANIZATION} and self._accompanies(record)
-
     async def high_water(self) -> HighWater:
         """As `Store.high_water`."""
         return await self._store.high_water()
@@ -318,9 +274,48 @@ class Scoped(View):
 
     # -- writing -------------------------------------------------------------------------------------------------
 
-    async def write(self, puts: Sequence[Put], *, persons: bool = True) -> list[Record]:
-        """Store all of ``puts`` or none, as the caller; Records in their order. See `Writer.write`."""
-        return await self._writer().write(puts, persons=persons)
+    async def find(self, query: Query, limit: int = 2) -> list[Record]:
+        """At most ``limit`` matches under the caller's grant, without bodies: what a condition may know."""
+        found: list[Record] = []
+        async for batch in self.scan(msgspec.structs.replace(query, bodies=False, limit=limit)):
+            found += batch
+        return found[:limit]
+
+    async def shown(self, record: Record) -> Record | None:
+        """What the caller has just written as it may read it; None if it may not."""
+        return (await self._cut([record]))[0] if self.admits(record) else None
+
+    async def is_new(self, record: Record) -> bool:
+        """Whether there was nothing under a written record's key before it, or a tombstone."""
+        if record.version == 1:
+            return True
+        before = await self._store.get(record.key, record.version - 1)
+        return before is None or before.deleted
+
+    async def write(
+        self, changes: Sequence[Put | Erase], *, conditions: Sequence[Condition] = (), persons: bool = True
+    ) -> list[Record]:
+        """Store all of ``changes`` or none, as the caller; Records in their order. See `Writer.write`.
+
+        What the caller may not see is refused like what is not there, whatever it may write."""
+        await self._must_see_what_goes(changes)
+        guards = [
+            Guard(await self._narrowed(msgspec.structs.replace(each.query, bodies=False)), each.count, CHANGED)
+            for each in conditions
+        ]
+        return await self._writer().write(changes, conditions=guards, persons=persons)
+
+    async def rehearse(self, changes: Sequence[Put | Erase]) -> None:
+        """The Fault that `write` would raise now, if any; nothing is written."""
+        await self._must_see_what_goes(changes)
+        await self._writer().rehearse(changes)
+
+    async def _must_see_what_goes(self, changes: Iterable[Put | Erase]) -> None:
+        for change in changes:
+            if isinstance(change, Erase):
+                record = await self._store.get(change.key)
+                if record is None or not self.admits(record):
+                    raise await self._refusal(change.key, Kind.NOT_FOUND)
 
     async def load(self, puts: Sequence[Put], *, persons: bool = True, trust_consents: bool = False) -> list[Loaded]:
         """Import ``puts``, each for itself; what has not changed is left alone. See `Writer.load`."""
@@ -328,12 +323,10 @@ class Scoped(View):
         return await self._writer().load(puts, persons=persons, trust_consents=trust_consents)
 
     async def delete(self, keys: Sequence[Key]) -> list[Record]:
-        """Delete all of ``keys`` or none; the tombstones in their order. See `Writer.delete`."""
-        for key in keys:
-            record = await self._store.get(key)
-            if record is None or not self.admits(record):
-                raise await self._refusal(key, Kind.NOT_FOUND)
-        return await self._writer().delete(keys)
+        """Delete all of ``keys`` or none; the tombstones in their order. See `write`."""
+        erased = [Erase(key=key) for key in dict.fromkeys(keys)]
+        found = dict(zip((erase.key for erase in erased), await self.write(erased), strict=True))
+        return [found[key] for key in keys]
 
     async def provide_persons(self, patients: Sequence[str]) -> None:
         """Make a Person for each of these Patients that no Person links."""
@@ -346,19 +339,17 @@ class Scoped(View):
             raise Fault(Kind.FORBIDDEN, "Only the operator may import.")
 
     def _writer(self) -> Writer:
-        return Writer(self._store, self._trail, self.principal)
+        return Writer(self._store, self._trail, self.principal, self._checks)
+
+    @property
+    def warnings(self) -> tuple[Issue, ...]:
+        """What the last write was warned of."""
+        return self._checks.warnings if self._checks else ()
+
+    def _may_know(self, record: Record) -> bool:
+        return self.admits(record) or parse_facts(record.facts).custodian == self.principal.organization
 
 
 def forbidden() -> Fault:
     """The one refusal that third parties and patients get, whatever the reason."""
     return Fault(Kind.FORBIDDEN, "You may not see this.")
-
-
-def _links(record: Record, body: bytes) -> tuple[str, ...]:
-    """The Patients whose links count, in link order."""
-    counting = parse_facts(record.facts).owners
-    return tuple(patient for patient in persons.linked_patients(body) if patient in counting)
-
-
-def _owners(record: Record | None) -> frozenset[str]:
-    return frozenset() if record is None else frozenset(parse_facts(record.facts).owners)

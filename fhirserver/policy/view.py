@@ -76,10 +76,13 @@ class View:
                 found += batch
         return found
 
-    async def _openable(self, patients: Iterable[str], *, deleted: bool = False) -> frozenset[str]:
-        """Those Patients that are there (or, with ``deleted``, were) and whose charts the grant opens."""
+    async def _openable(
+        self, patients: Iterable[str], *, deleted: bool = False, as_of: int | None = None
+    ) -> frozenset[str]:
+        """Those Patients that are there (right after ``as_of``, or, with ``deleted``, were) and whose charts the grant
+        opens."""
         keys = [Key("Patient", patient) for patient in dict.fromkeys(patients)]
-        found = {record.id: record for record in await self._fetch(keys)}
+        found = {record.id: record for record in await self._fetch(keys, as_of=as_of)}
         if deleted:
             for key in keys:
                 if key.id not in found and (record := await self._store.get(key)) is not None:

@@ -6,11 +6,12 @@ writer could have changed meanwhile. A writer that lost such a race plans again 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from fhirserver.core.errors import Conflict, Fault, Kind
-from fhirserver.core.model import Draft, Facts, Index, Key, Record, parse_facts
+from fhirserver.core.model import Draft, Facts, Guard, Index, Key, Record, parse_facts
 from fhirserver.policy.audit import Trail
 from fhirserver.policy.custody import (
     BELONGS,
@@ -24,14 +25,16 @@ from fhirserver.policy.custody import (
     problem,
     survey,
 )
+from fhirserver.policy.derive import THROUGH
 from fhirserver.policy.dossier import COUNTS, WIDENED
 from fhirserver.policy.grant import CONTEXTS
-from fhirserver.policy.items import Item, Loaded, Put, ready, turns
+from fhirserver.policy.integrity import Checks
+from fhirserver.policy.items import CHANGED, Erase, Item, Loaded, Put, ready, turns
 from fhirserver.policy.plan import Plan, add_persons, decide_facts, supersede
 from fhirserver.policy.principal import OPERATOR_ORGANIZATION, CallerClass, Principal
 from fhirserver.store.port import Store
 
-__all__ = ["Loaded", "Put", "Writer"]
+__all__ = ["Erase", "Loaded", "Put", "Writer"]
 
 ATTEMPTS = 5
 """How often a write is planned again after another writer was first."""
@@ -46,8 +49,10 @@ _Change = Literal["created", "updated", "unchanged"]
 class Writer:
     """Writes in one caller's name, as the custodian ``principal.organization``."""
 
-    def __init__(self, store: Store, trail: Trail, principal: Principal) -> None:
+    def __init__(self, store: Store, trail: Trail, principal: Principal, checks: Checks | None = None) -> None:
+        """``checks``: of the references of what is written; None leaves them alone."""
         self._store = store
+        self._checks = checks
         self._trail = trail
         self._principal = principal
         self._organization = principal.organization
@@ -55,40 +60,95 @@ class Writer:
 
     # -- all or nothing ------------------------------------------------------------------------------------------
 
-    async def write(self, puts: Sequence[Put], *, persons: bool) -> list[Record]:
-        """Store all of ``puts`` or none; Records in their order.
+    async def write(
+        self, changes: Sequence[Put | Erase], *, conditions: Sequence[Guard] = (), persons: bool = True
+    ) -> list[Record]:
+        """Store all of ``changes`` or none; Records in their order. What is deleted already stays as it is.
 
-        Fault FORBIDDEN (class or scopes), CONFLICT (another custodian; another writer was first),
-        PRECONDITION_FAILED (`if_version`), METHOD_NOT_ALLOWED (AuditEvent), BAD_REQUEST (a SUBSETTED view, one
-        resource twice).
+        Fault FORBIDDEN (class or scopes, or another custodian's), CONFLICT (another custodian; another writer was
+        first), PRECONDITION_FAILED (`if_version`), NOT_FOUND (nothing to delete), METHOD_NOT_ALLOWED (AuditEvent),
+        BAD_REQUEST (a SUBSETTED view, one resource twice). Conflict with `CHANGED` when a condition no longer holds:
+        whoever set it has to look again.
         """
-        items = [ready(put) for put in puts]
-        if len({item.key for item in items}) < len(items):
+        items: list[Item] = []
+        for change in changes:
+            if isinstance(change, Put):
+                items.append(ready(change))
+                await _let_others(len(items))
+        erased = [change for change in changes if isinstance(change, Erase)]
+        keys = [*(item.key for item in items), *(erase.key for erase in erased)]
+        if len(set(keys)) < len(keys):
             raise Fault(Kind.BAD_REQUEST, "One resource is written twice.")
-        if not items:
+        if not keys:
             return []
-        for _ in range(ATTEMPTS - 1):
+        for attempt in range(ATTEMPTS):
             try:
-                return await self._write(items, persons=persons)
-            except Conflict:
-                continue
-        return await self._write(items, persons=persons)
+                stored = await self._write(items, erased, conditions, persons=persons)
+            except Conflict as conflict:
+                if conflict.message == CHANGED or attempt == ATTEMPTS - 1:
+                    raise
+            else:
+                waiting = iter(items)
+                order = [next(waiting).key if isinstance(change, Put) else change.key for change in changes]
+                return [stored[key] for key in order]
+        raise AssertionError("the last attempt returns or raises")
 
-    async def _write(self, items: Sequence[Item], *, persons: bool) -> list[Record]:
+    async def rehearse(self, changes: Sequence[Put | Erase]) -> None:
+        """The Fault that `write` would raise, as far as that can be known without writing."""
+        items = [ready(change) for change in changes if isinstance(change, Put)]
         known = await survey(self._store, items)
         for item in items:
             await self._check(item, known)
+        erased = [change for change in changes if isinstance(change, Erase)]
+        for erase in erased:
+            await self._deletable(erase)
+        await self._weigh(items, [erase.key for erase in erased])
+
+    async def _weigh(self, items: Sequence[Item], erased: Sequence[Key]) -> Sequence[Guard]:
+        return await self._checks.weigh(items, erased) if self._checks else ()
+
+    async def _write(
+        self, items: Sequence[Item], erased: Sequence[Erase], conditions: Sequence[Guard], *, persons: bool
+    ) -> dict[Key, Record]:
+        known = await survey(self._store, items)
+        for number, item in enumerate(items):
+            await self._check(item, known)
+            await _let_others(number)
+        gone = {erase.key: await self._deletable(erase) for erase in erased}
+        conditions = [*conditions, *await self._weigh(items, [key for key in gone if not gone[key].deleted])]
         plan = Plan()
         for item, facts in decide_facts(items, known, self._organization, counts=True):
             plan.add(item, facts, known)
+            await _let_others(len(plan.drafts))
         if not self._operates:
             plan.note_unknown(items, known)
         await supersede(plan, self._store, items)
+        known = await self._erase(plan, gone.values(), known)
         if persons:
             await add_persons(plan, self._store, plan.created | plan.left, known)
-        name = "transaction" if len(items) > 1 else "update" if known.live(items[0].key) else "create"
-        records = await self._commit(plan, name, guarded=not self._operates)
-        return records[: len(items)]
+        if not plan.drafts:
+            return gone
+        for record in gone.values():
+            if record.type == "Consent" and not record.deleted:
+                await self._date_widening(parse_facts(record.facts))
+        records = await self._commit(plan, _name(items, erased, known), conditions, guarded=not self._operates)
+        return {**gone, **{record.key: record for record in records}}
+
+    async def _erase(self, plan: Plan, records: Iterable[Record], known: Known) -> Known:
+        """Tombstones for these, and the Patients that are left without a Person by them."""
+        live = [record for record in records if not record.deleted]
+        plan.drafts += [_tombstone(record.key, record) for record in live]
+        deleted = {record.id for record in live if record.type == "Patient"}
+        owners = {
+            owner for record in live if record.type == "Person" for owner in parse_facts(record.facts).owners
+        } - deleted
+        if owners:
+            found = await look_up(self._store, [Key("Patient", owner) for owner in sorted(owners)])
+            known = Known({**known.records, **found})
+            plan.leave(owners, (), known)
+        for patient in deleted:
+            plan.left.pop(patient, None)
+        return known
 
     async def _check(self, item: Item, known: Known) -> None:
         found = self._forbidden(item, known) or problem(
@@ -243,42 +303,8 @@ class Writer:
 
     # -- deleting ------------------------------------------------------------------------------------------------
 
-    async def delete(self, keys: Sequence[Key]) -> list[Record]:
-        """Delete all of ``keys`` or none; the tombstones in their order. What is deleted already stays as it is.
-
-        Fault FORBIDDEN (class or scopes, or another custodian's), NOT_FOUND, METHOD_NOT_ALLOWED (AuditEvent).
-        """
-        for attempt in range(ATTEMPTS):
-            found = {key: await self._deletable(key) for key in dict.fromkeys(keys)}
-            plan = Plan()
-            for key, record in found.items():
-                if not record.deleted:
-                    plan.drafts.append(_tombstone(key, record))
-            await self._provide_for_deleted(plan, found.values())
-            try:
-                for record in found.values():
-                    if record.type == "Consent" and not record.deleted:
-                        await self._date_widening(parse_facts(record.facts))
-                stored = await self._commit(plan, "delete", guarded=False) if plan.drafts else []
-            except Conflict:
-                if attempt == ATTEMPTS - 1:
-                    raise
-                continue
-            found.update({record.key: record for record in stored})
-            return [found[key] for key in keys]
-        raise AssertionError("the last attempt returns or raises")
-
-    async def _provide_for_deleted(self, plan: Plan, records: Iterable[Record]) -> None:
-        """A new Person for each Patient whose Person is deleted without it."""
-        people = [record for record in records if record.type == "Person" and not record.deleted]
-        if people:
-            owners = {owner for record in people for owner in parse_facts(record.facts).owners}
-            owners -= {draft.key.id for draft in plan.drafts if draft.key.type == "Patient"}
-            known = Known(await look_up(self._store, [Key("Patient", owner) for owner in sorted(owners)]))
-            plan.leave(owners, (), known)
-            await add_persons(plan, self._store, plan.left, known)
-
-    async def _deletable(self, key: Key) -> Record:
+    async def _deletable(self, erase: Erase) -> Record:
+        key = erase.key
         record = await self._store.get(key)
         if record is None:
             raise Fault(Kind.NOT_FOUND, f"{key} was not found.")
@@ -298,6 +324,9 @@ class Writer:
             found = None if holders == {self._organization} else (Kind.FORBIDDEN, BELONGS)
         if found is not None:
             await self._refuse(key, found)
+        if erase.if_version is not None and (record.deleted or record.version != erase.if_version):
+            state = "it is deleted" if record.deleted else f"version {record.version} is current"
+            raise Fault(Kind.PRECONDITION_FAILED, f"{key} is not at version {erase.if_version}: {state}.")
         return record
 
     async def _date_widening(self, facts: Facts) -> None:
@@ -320,15 +349,32 @@ class Writer:
         if plan.drafts:
             await self._commit(plan, "update", guarded=False)
 
-    async def _commit(self, plan: Plan, interaction: str, *, guarded: bool) -> list[Record]:
+    async def _commit(
+        self, plan: Plan, interaction: str, conditions: Sequence[Guard] = (), *, guarded: bool
+    ) -> list[Record]:
         patients = {owner for draft in plan.drafts for owner in draft.facts.owners}
         names = [str(draft.key) for draft in plan.drafts[:_MOST_NAMED]]
         row = self._trail.row(
             interaction, "complete", patients=patients, detail={"count": len(plan.drafts), "resources": names}
         )
         held = guards(plan.unknown, plan.created, self._organization) if guarded else []
-        held += absent(plan.absent)
+        held += [*absent(plan.absent), *conditions]
         return await self._store.commit(plan.drafts, held, audit=(row,), epochs=plan.epochs)
+
+
+async def _let_others(number: int) -> None:
+    """Of thousands of items, stop after every fourth: others wait. A single one is not held up."""
+    if number % 4 == 3:
+        await asyncio.sleep(0)
+
+
+def _name(items: Sequence[Item], erased: Sequence[Erase], known: Known) -> str:
+    """The interaction that the audit trail names."""
+    if len(items) + len(erased) > 1:
+        return "transaction"
+    if erased:
+        return "delete"
+    return "update" if known.live(items[0].key) else "create"
 
 
 def _settle(plan: Plan, item: Item, facts: Facts, known: Known) -> _Change:
@@ -340,7 +386,7 @@ def _settle(plan: Plan, item: Item, facts: Facts, known: Known) -> _Change:
     trusted = item.key.type == "Consent" and COUNTS in before.parties and COUNTS not in facts.parties
     if record.digest == item.digest and (facts == before or trusted):
         return "unchanged"
-    if record.digest == item.digest and item.key.type in ("Provenance", "Person"):
+    if record.digest == item.digest and item.key.type in (*THROUGH, "Person"):
         # The same bytes, better understood now that what they refer to is here.
         plan.heal.append((record, facts, item.index))
         return "unchanged"
