@@ -14,8 +14,8 @@ from fhirserver.config import Settings, load
 from fhirserver.core.page import NONCE_BYTES
 from fhirserver.http.application import Application
 from fhirserver.http.server import Server
-from fhirserver.http.walk import Closures
-from fhirserver.policy.gate import Gate
+from fhirserver.http.supporting import Closures
+from fhirserver.policy.gate import Gate, Integrity
 from fhirserver.policy.keys import Keys, load_keys
 from fhirserver.store.open import open_store
 
@@ -41,7 +41,9 @@ async def opened(settings: Settings, *, clock: Callable[[], int] = wall_clock) -
     await store.start()
     try:
         keys = load_keys(settings.keys_path)
-        yield Runtime(settings, keys, Gate(store, keys, clock=clock, operators=settings.operator_tokens), clock)
+        integrity = Integrity(mode=settings.referential_integrity, base=settings.base)
+        gate = Gate(store, keys, clock=clock, operators=settings.operator_tokens, integrity=integrity)
+        yield Runtime(settings, keys, gate, clock)
     finally:
         await store.close()
 
@@ -59,6 +61,12 @@ def application(runtime: Runtime) -> Application:
             base_url=settings.base_url,
             page_minutes=settings.page_token_minutes,
             stall_seconds=settings.stall_seconds,
+            max_body=settings.max_body,
+            max_binary=settings.max_binary,
+            max_entries=settings.max_entries,
+            conditional_delete=settings.conditional_delete,
+            referential_integrity=settings.referential_integrity,
+            cors_origins=settings.origins,
         )
     )
 

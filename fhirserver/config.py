@@ -65,11 +65,36 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     page_token_minutes: Annotated[
         int, _row("How long the `next` link of a paged `$everything` can be followed.", ge=1, le=1440)
     ] = 60
-    stall_seconds: Annotated[int, _row("A reader that takes nothing for so long is disconnected.", ge=1, le=3600)] = 60
+    stall_seconds: Annotated[
+        int,
+        _row(
+            "A reader that takes nothing, or a sender that sends nothing, for so long is disconnected.", ge=1, le=3600
+        ),
+    ] = 60
     shutdown_seconds: Annotated[
         int, _row("How long running requests may take to finish after SIGTERM.", ge=0, le=14)
     ] = 10
     operator_tokens: Annotated[bool, _row("Whether operator tokens are issued and accepted at all.")] = True
+    max_body: Annotated[
+        int, _row("The largest body of a request in bytes, as sent and decompressed.", ge=1024, le=1 << 30)
+    ] = 32 << 20
+    max_binary: Annotated[int, _row("The largest raw content of a Binary in bytes.", ge=1024, le=1 << 30)] = 64 << 20
+    max_entries: Annotated[int, _row("The most entries of a batch or transaction.", ge=1, le=100_000)] = 10_000
+    conditional_delete: Annotated[
+        Literal["single", "multiple"],
+        _row("Whether a conditional delete that matches several resources is refused or deletes them all."),
+    ] = "single"
+    referential_integrity: Annotated[
+        Literal["off", "warn", "enforce"],
+        _row("What a reference to a resource that is not there is: nothing, a warning, or an error."),
+    ] = "off"
+    cors_origins: Annotated[
+        str,
+        _row(
+            "Web pages of these origins may call from a browser: `https://app.example.org`, several with commas"
+            " between, `*` for any; empty: none."
+        ),
+    ] = ""
 
     @property
     def root(self) -> str:
@@ -83,6 +108,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     def base(self) -> str:
         """The FHIR base URL: what stands before ``/Patient/1`` in every `fullUrl`."""
         return self.root + BASE_PATH
+
+    @cached_property
+    def origins(self) -> frozenset[str]:
+        """The origins of `cors_origins`. ValueError for what no browser sends as its Origin."""
+        origins = frozenset(item.strip().rstrip("/").lower() for item in self.cors_origins.split(",") if item.strip())
+        for origin in origins - {"*"}:
+            scheme, _, host = origin.partition("://")
+            if scheme not in ("http", "https") or not host or set(host) & set("/?#@* "):
+                raise ValueError(f"{PREFIX}CORS_ORIGINS lists origins such as https://app.example.org, not {origin!r}.")
+        return origins
 
     @cached_property
     def store_path(self) -> Path | None:
@@ -204,6 +239,7 @@ def load(environment: Mapping[str, str] | None = None, /, **given: object) -> Se
             values[name] = _convert(name, text, row, f"{row.variable}_FILE")
     settings = Settings(**values)  # type: ignore[arg-type]  # each value was converted to its field's type above
     _check_root(settings.base_url)
+    _ = settings.origins  # whoever mistook one hears of it at once
     return settings
 
 

@@ -7,40 +7,50 @@ thirds of the requests per second. The access log names the interaction and neve
 from __future__ import annotations
 
 import logging
-import re
-from collections.abc import Sequence
-from secrets import token_hex
+from collections.abc import Iterable, Iterator, Sequence
 
 from starlette.requests import Request
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fhirserver.core.definitions import RESOURCE_TYPES
 from fhirserver.core.errors import Fault, Kind
-from fhirserver.http.respond import refusal
+from fhirserver.http import cors
+from fhirserver.http.exchange import Exchange
+from fhirserver.http.inner import ANSWER
+from fhirserver.http.negotiation import HEAD_ONLY, content_type, pretty
+from fhirserver.http.respond import SECURITY_HEADERS, Refused, refusal
 from fhirserver.http.routes import ROUTES, Row
 from fhirserver.http.server import Server
 from fhirserver.http.stream import Aborted, Left
+from fhirserver.http.subset import asked
+
+WRITES = frozenset({"create", "update", "patch", "delete", "transaction"})
 
 _log = logging.getLogger("fhirserver.http")
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._\-]{1,64}")
 
 
 class Application:
-    """The server's HTTP face over one `Server`; an ASGI callable for ``http`` scopes."""
+    """The server's HTTP face over one `Server`; an ASGI callable for ``http`` scopes. ``routes`` is its whole table,
+    which handlers find as ``request.app.routes``."""
 
     def __init__(self, server: Server, routes: Sequence[Row] = ROUTES) -> None:
+        self.routes = tuple(routes)
         self._server = server
         self._table = [(row, row.pattern()) for row in routes]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange = _Exchange(scope, send)
+        exchange = Exchange(scope, send, origins=self._server.cors_origins)
         row: Row | None = None
         try:
-            row, parameters = self._find(scope["method"], scope["path"])
-            scope["path_params"] = parameters
-            response = await row.handler(Request(scope, receive), self._server)
-        except _WrongMethod as fault:
-            response = refusal(fault, allowed=fault.allowed)
+            if scope["method"] == "OPTIONS":
+                response: ASGIApp = self._options(scope)
+            else:
+                request, row = self._request(scope, receive)
+                exchange.pretty = pretty(request)
+                if row.interaction in WRITES:
+                    must_be_answerable(request)
+                response = await row.handler(request, self._server)
         except Fault as fault:
             response = refusal(fault)
         except Exception:  # a defect of ours: logged with its trace, told without
@@ -48,7 +58,7 @@ class Application:
             response = refusal(Fault(Kind.INTERNAL, "The server failed; the failure has been logged."))
         await self._answer(response, exchange, row, receive)
 
-    async def _answer(self, response: ASGIApp, exchange: _Exchange, row: Row | None, receive: Receive) -> None:
+    async def _answer(self, response: ASGIApp, exchange: Exchange, row: Row | None, receive: Receive) -> None:
         name = row.interaction if row else "none"
         try:
             await response(exchange.scope, receive, exchange.send)
@@ -66,8 +76,31 @@ class Application:
             await refusal(error)(exchange.scope, receive, exchange.send)
         _log.info("%s %s %s %s", exchange.request_id, exchange.scope["method"], name, exchange.status)
 
-    def _find(self, method: str, path: str) -> tuple[Row, dict[str, str]]:
-        allowed: set[str] = set()
+    def _request(self, scope: Scope, receive: Receive) -> tuple[Request, Row]:
+        """The request as its handler gets it, and the row of the handler. HEAD is GET to a handler."""
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        methods: set[str] = set()
+        for row, parameters in self._rows(scope["path"]):
+            if method in row.methods:
+                more = {"app": self, ANSWER: self, "method": method, "path_params": parameters}
+                return Request({**scope, **more, HEAD_ONLY: method != scope["method"]}, receive), row
+            methods.update(row.methods)
+        if not methods:
+            raise _no_such_path()
+        told = f"Use {' or '.join(sorted(methods))} here."
+        raise Refused(Kind.METHOD_NOT_ALLOWED, told, headers={"Allow": ", ".join(_allowed(methods))})
+
+    def _options(self, scope: Scope) -> Response:
+        """Which methods the path has, and whether a page of this origin may use them."""
+        methods = {name for row, _ in self._rows(scope["path"]) for name in row.methods}
+        if not methods:
+            raise _no_such_path()
+        allowed = _allowed(methods)
+        asked_by = cors.preflight(Request(scope).headers, allowed, self._server.cors_origins)
+        return Response(status_code=204, headers={**SECURITY_HEADERS, "Allow": ", ".join(allowed), **asked_by})
+
+    def _rows(self, path: str) -> Iterator[tuple[Row, dict[str, str]]]:
+        """The rows of this path with their parameters."""
         for row, pattern in self._table:
             match = pattern.fullmatch(path)
             if match is None:
@@ -75,32 +108,24 @@ class Application:
             parameters = match.groupdict()
             if parameters.get("type", "Patient") not in RESOURCE_TYPES:
                 continue
-            if method in row.methods:
-                return row, parameters
-            allowed.update(row.methods)
-        if allowed:
-            raise _WrongMethod(allowed)
-        raise Fault(Kind.NOT_FOUND, "There is no such path or resource type on this server.")
+            if row.only is None:
+                yield row, parameters
+            elif row.only(parameters):
+                yield row, parameters
+                return
 
 
-class _WrongMethod(Fault):
-    def __init__(self, allowed: set[str]) -> None:
-        super().__init__(Kind.METHOD_NOT_ALLOWED, f"Use {' or '.join(sorted(allowed))} here.")
-        self.allowed = allowed
+def _no_such_path() -> Fault:
+    return Fault(Kind.NOT_FOUND, "There is no such path or resource type on this server.")
 
 
-class _Exchange:
-    """One request's id and status, seen on the way out."""
+def must_be_answerable(request: Request) -> None:
+    """Fault NOT_ACCEPTABLE or BAD_REQUEST for an answer that cannot be given, before anything is written."""
+    content_type(request, request.query_params.get("_format"))
+    asked(request)
 
-    def __init__(self, scope: Scope, send: Send) -> None:
-        self.scope = scope
-        self.status = 0
-        given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
-        self.request_id = given if _REQUEST_ID.fullmatch(given) else token_hex(8)
-        self._send = send
 
-    async def send(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self.status = message["status"]
-            message["headers"] = [*message.get("headers", ()), (b"x-request-id", self.request_id.encode())]
-        await self._send(message)
+def _allowed(methods: Iterable[str]) -> list[str]:
+    """What the Allow header names: where there is GET there is HEAD, and OPTIONS is everywhere."""
+    given = {*methods, "OPTIONS"}
+    return sorted(given | {"HEAD"} if "GET" in given else given)

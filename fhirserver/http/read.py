@@ -1,6 +1,7 @@
 """read and vread: one resource by its identity.
 
-``GET [base]/{type}/{id}`` and ``GET [base]/{type}/{id}/_history/{vid}``. Source: R4 http §3.1.0.7-8.
+``GET [base]/{type}/{id}`` and ``GET [base]/{type}/{id}/_history/{vid}``. Source: R4 http §3.1.0.7-8. HEAD is
+audited as a read of nothing: that the resource is there is told, what it holds is not.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ from starlette.types import ASGIApp
 
 from fhirserver.core.errors import Fault, Kind
 from fhirserver.core.model import Key
+from fhirserver.http.negotiation import HEAD_ONLY
 from fhirserver.http.respond import SECURITY_HEADERS, content_type, etag, http_date, json_answer, not_modified
 from fhirserver.http.server import Server, bearer
-from fhirserver.http.stream import Streaming
+from fhirserver.http.stream import Disclosed, Streaming
+from fhirserver.http.subset import asked
 from fhirserver.policy.gate import Disclosure
 from fhirserver.policy.persons import view_tag
 
@@ -25,7 +28,8 @@ async def read(request: Request, server: Server) -> ASGIApp:
     key = Key(request.path_params["type"], request.path_params["id"])
     scoped = await server.gate.admit(bearer(request), interaction="read", type=key.type)
     media_type = content_type(request, request.query_params.get("_format"))
-    version = _version(request)
+    cut = asked(request)
+    version = version_of(request)
     record = await scoped.read(key, version)
     tag = etag(record, view_tag(record))
     headers = {"ETag": tag, "Last-Modified": http_date(record.updated), "Vary": "Accept, Authorization"}
@@ -33,7 +37,7 @@ async def read(request: Request, server: Server) -> ASGIApp:
     if not_modified(request, tag, None if key.type == "Person" else record.updated):
         return Response(status_code=304, headers=headers)
     disclosure = scoped.disclosure(interaction="read", patients=(), detail={"resource": str(key)})
-    if record.body is None:
+    if record.body is None and cut is None:
 
         async def still_admitted() -> None:
             again = await server.gate.admit(bearer(request), interaction="read", type=key.type)
@@ -41,10 +45,9 @@ async def read(request: Request, server: Server) -> ASGIApp:
 
         whole = {**headers, "Content-Type": f"{media_type}; charset=utf-8", "Content-Length": str(record.size)}
         return _streamed(server, scoped.body(record), whole, disclosure, still_admitted)
-    async with disclosure as note:
-        note.count = 1
-        note.complete()
-    return json_answer(record.body, media_type, headers=headers)
+    body = record.body or b"".join([piece async for piece in scoped.body(record)])
+    answer = json_answer(cut(body) if cut else body, media_type, headers=headers)
+    return Disclosed(answer, disclosure, count=0 if request.scope.get(HEAD_ONLY) else 1)
 
 
 def _streamed(
@@ -60,8 +63,12 @@ def _streamed(
 
     async def pieces() -> AsyncGenerator[bytes, None]:
         nonlocal sent
+        held = b""  # a reader may leave with the last byte: by then it must be known that it was the last
         async for piece in body:
-            yield piece
+            if held:
+                yield held
+            held = piece
+        yield held
         sent = 1
 
     return Streaming(
@@ -74,7 +81,8 @@ def _streamed(
     )
 
 
-def _version(request: Request) -> int | None:
+def version_of(request: Request) -> int | None:
+    """The version of a vread's path; None without one. Fault NOT_FOUND for what no version can be."""
     text = request.path_params.get("version")
     if text is None:
         return None

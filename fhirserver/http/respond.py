@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import format_datetime, parsedate_to_datetime
 
@@ -12,13 +12,31 @@ from starlette.responses import Response
 
 from fhirserver.core.errors import STATUS, Fault, Kind
 from fhirserver.core.model import Record
+from fhirserver.http.negotiation import FHIR_JSON, NDJSON, content_type
 
-FHIR_JSON = "application/fhir+json"
-NDJSON = "application/fhir+ndjson"
-_JSON_NAMES = {FHIR_JSON, "application/json", "json", "text/json", "application/*", "*/*", "application/json+fhir"}
-_NDJSON_NAMES = {NDJSON, "application/ndjson", "application/x-ndjson", "ndjson"}
+__all__ = [
+    "FHIR_JSON",
+    "NDJSON",
+    "SECURITY_HEADERS",
+    "Refused",
+    "content_type",
+    "etag",
+    "http_date",
+    "json_answer",
+    "not_modified",
+    "outcome",
+    "refusal",
+]
 
 SECURITY_HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
+
+
+class Refused(Fault):
+    """A Fault whose answer has headers of its own, such as what to send instead."""
+
+    def __init__(self, kind: Kind, message: str, *, headers: Mapping[str, str], expression: str = "") -> None:
+        super().__init__(kind, message, expression=expression)
+        self.headers = dict(headers)
 
 
 def outcome(fault: Fault) -> bytes:
@@ -32,49 +50,18 @@ def outcome(fault: Fault) -> bytes:
     return msgspec.json.encode({"resourceType": "OperationOutcome", "issue": issues})
 
 
-def refusal(fault: Fault, *, allowed: Iterable[str] = ()) -> Response:
-    """The error answer of a fault, with the headers its status asks for; ``allowed``: the methods to use instead."""
+def refusal(fault: Fault) -> Response:
+    """The error answer of a fault, with the headers its status asks for."""
     headers = dict(SECURITY_HEADERS)
     if fault.kind is Kind.UNAUTHENTICATED:
         headers["WWW-Authenticate"] = "Bearer"
     if fault.kind in (Kind.UNAVAILABLE, Kind.THROTTLED):
         headers["Retry-After"] = "1"
-    if allowed:
-        headers["Allow"] = ", ".join(sorted(allowed))
+    if fault.kind is Kind.TIMEOUT:
+        headers["Connection"] = "close"
+    if isinstance(fault, Refused):
+        headers |= fault.headers
     return Response(outcome(fault), STATUS[fault.kind][0], headers, media_type=FHIR_JSON + "; charset=utf-8")
-
-
-def content_type(request: Request, format_: str | None = None, *, ndjson: bool = False) -> str:
-    """The media type of the answer, from `_format` or Accept; 406 where neither JSON (nor NDJSON) will do.
-
-    A client that asks for plain ``application/json`` gets that name back (R4 http §3.1.0.1.11).
-    """
-    for item in [format_] if format_ else _accepted(request):
-        # In a query string a bare "+" arrives as a blank.
-        name = item.partition(";")[0].strip().lower().replace(" ", "+")
-        if ndjson and name in _NDJSON_NAMES:
-            return NDJSON
-        if name in _JSON_NAMES:
-            return "application/json" if name == "application/json" else FHIR_JSON
-    raise Fault(Kind.NOT_ACCEPTABLE, f"This server answers {FHIR_JSON}" + (f" and {NDJSON}." if ndjson else "."))
-
-
-def _accepted(request: Request) -> list[str]:
-    """The media ranges of the Accept header, what is preferred first, without what is refused (RFC 9110 §12.5.1)."""
-    ranges = [item for item in ",".join(request.headers.getlist("accept")).split(",") if item.strip()]
-    weights = {item: _weight(item) for item in ranges or ["*/*"]}
-    return sorted((item for item in weights if weights[item] > 0), key=lambda item: -weights[item])
-
-
-def _weight(item: str) -> float:
-    for parameter in item.split(";")[1:]:
-        name, _, value = parameter.partition("=")
-        if name.strip().lower() == "q":
-            try:
-                return float(value)
-            except ValueError:
-                return 0.0
-    return 1.0
 
 
 def etag(record: Record, cut: str | None = None) -> str:

@@ -7,7 +7,7 @@ ignored, since an ignored filter would return what was not asked for; the full s
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -15,16 +15,18 @@ from starlette.requests import Request
 from starlette.types import ASGIApp
 
 from fhirserver.core import bundle
-from fhirserver.core.definitions import search_parameters
+from fhirserver.core.definitions import SearchParameter, search_parameters
 from fhirserver.core.errors import Fault, Kind
-from fhirserver.core.model import Key, Query
+from fhirserver.core.model import Key, Query, Record
 from fhirserver.core.page import Position
 from fhirserver.core.stamp import instant
+from fhirserver.http.negotiation import GENERAL
 from fhirserver.http.paging import Paging
 from fhirserver.http.respond import SECURITY_HEADERS, content_type
 from fhirserver.http.selection import TOLERATED
 from fhirserver.http.server import Server, bearer, strict
 from fhirserver.http.stream import Counted, Streaming
+from fhirserver.http.subset import Cut, elements_of, projection_of, summary_of
 from fhirserver.policy.gate import Scoped
 
 INTERACTION = "search-type"
@@ -37,11 +39,13 @@ _LINK_TARGETS = ("Patient", "Practitioner", "RelatedPerson", "Person")
 
 
 class Search(msgspec.Struct, frozen=True, kw_only=True):
-    """What was asked: the store query without snapshot and place, page size, and the parameters as applied."""
+    """What was asked: the store query without snapshot and place, page size (0: the total only), how each resource is
+    cut, and the parameters as applied."""
 
     query: Query
     count: int = DEFAULT_COUNT
     page: str | None = None
+    project: Cut | None = None
     applied: tuple[tuple[str, str], ...] = ()
 
 
@@ -58,15 +62,17 @@ async def search_type(request: Request, server: Server) -> ASGIApp:
     here = await paging.here(search.page)
     query = msgspec.structs.replace(search.query, as_of=here.as_of, after=here.at.after if here.at else 0)
     links = [{"relation": "self", "url": _url(base + type_, search, search.page)}]
-    following = await _following(scoped, query, search.count)
-    if following is not None:
+    total: dict[str, object] = {}
+    if search.count == 0:
+        total = {"total": await scoped.count(search.query)}
+    elif (following := await _following(scoped, query, search.count)) is not None:
         sealed = paging.seal(here, offset=here.offset + search.count, at=Position(0, following))
         links.append({"relation": "next", "url": _url(base + type_, search, sealed)})
-    head = {"resourceType": "Bundle", "type": "searchset", "timestamp": instant(here.time), "link": links}
+    head = {"resourceType": "Bundle", "type": "searchset", "timestamp": instant(here.time), **total, "link": links}
     shape = bundle.searchset(base=base.encode(), head=msgspec.json.encode(head)[:-1], tail=lambda: b"")
-    batches = Counted(scoped.scan(msgspec.structs.replace(query, limit=search.count)))
+    batches = Counted(scoped.scan(msgspec.structs.replace(query, limit=search.count)) if search.count else _nothing())
     return Streaming(
-        chunks=bundle.write(shape, batches, body=scoped.body),
+        chunks=bundle.write(shape, batches, body=scoped.body, project=search.project),
         headers={"Content-Type": f"{media_type}; charset=utf-8", "Vary": "Accept, Authorization", **SECURITY_HEADERS},
         disclosure=scoped.disclosure(
             interaction=INTERACTION, patients=(), detail={"type": type_, "query": f"?{urlencode(search.applied)}"}
@@ -84,12 +90,20 @@ def parse(type_: str, pairs: list[tuple[str, str]], *, strict: bool) -> Search:
     terms: list[tuple[str, ...]] = []
     count, sealed = DEFAULT_COUNT, None
     applied: list[tuple[str, str]] = []
+    names: list[str] = []
+    summary: str | None = None
     for name, value in pairs:
-        if name in TOLERATED or name == "_format":
+        if name in TOLERATED and name not in GENERAL:
             continue
         if not value.strip():
             raise Fault(Kind.BAD_REQUEST, f"{name[:64]} is empty.", expression=name[:64])
-        if name == "_count":
+        if name in GENERAL:
+            applied.append((name, value))
+            if name == "_elements":
+                names.append(value)
+            elif name == "_summary":
+                summary = summary_of(value)
+        elif name == "_count":
             count = _count(value)
         elif name == "_page":
             sealed = value
@@ -97,11 +111,11 @@ def parse(type_: str, pairs: list[tuple[str, str]], *, strict: bool) -> Search:
             named = tuple(Key(type_, part) for part in value.split(","))
             keys = named if keys is None else tuple(key for key in keys if key in named)
             applied.append((name, value))
-        elif name == "identifier" and name in known:
+        elif name == "identifier" and name in answered(type_):
             terms.append(tuple(_token(type_, part) for part in _COMMA.split(value)))
             _bounded(name, terms)
             applied.append((name, value))
-        elif type_ == "Person" and name in ("link", "patient"):
+        elif name in ("link", "patient") and name in answered(type_):
             terms.append(tuple(term for part in value.split(",") for term in _person_terms(name, part)))
             _bounded(name, terms)
             applied.append((name, value))
@@ -110,7 +124,21 @@ def parse(type_: str, pairs: list[tuple[str, str]], *, strict: bool) -> Search:
         elif strict:
             raise Fault(Kind.BAD_REQUEST, f"Unknown parameter {name[:64]!r} (Prefer: handling=strict).")
     query = Query(types=frozenset({type_}), keys=keys, terms=tuple(terms))
-    return Search(query=query, count=count, page=sealed, applied=tuple(applied))
+    total_only = summary == "count"
+    return Search(
+        query=query,
+        count=0 if total_only else count,
+        page=sealed,
+        project=None if total_only else projection_of(elements_of(names), summary),
+        applied=tuple(applied),
+    )
+
+
+def answered(type_: str) -> Mapping[str, SearchParameter]:
+    """The search parameters that a search of this type takes, by name: what the CapabilityStatement names."""
+    names = ("_id", "identifier", "link", "patient") if type_ == "Person" else ("_id", "identifier")
+    known = search_parameters(type_)
+    return {name: known[name] for name in names if name in known}
 
 
 def _bounded(name: str, terms: Sequence[tuple[str, ...]]) -> None:
@@ -120,8 +148,8 @@ def _bounded(name: str, terms: Sequence[tuple[str, ...]]) -> None:
 
 
 def _count(value: str) -> int:
-    if not (value.isascii() and value.isdigit()) or int(value[:10]) == 0:
-        raise Fault(Kind.BAD_REQUEST, "_count must be a whole number, 1 or greater.", expression="_count")
+    if not (value.isascii() and value.isdigit()):
+        raise Fault(Kind.BAD_REQUEST, "_count must be a whole number, 0 or greater.", expression="_count")
     return min(int(value[:10]), MAX_COUNT)
 
 
@@ -143,6 +171,11 @@ async def _following(scoped: Scoped, query: Query, count: int) -> int | None:
     async for batch in scoped.scan(msgspec.structs.replace(query, limit=count + 1, bodies=False)):
         seqs += [record.seq for record in batch]
     return seqs[count - 1] if len(seqs) > count else None
+
+
+async def _nothing() -> AsyncIterator[list[Record]]:
+    return
+    yield
 
 
 def _url(path: str, search: Search, sealed: str | None) -> str:

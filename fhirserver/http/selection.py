@@ -11,12 +11,16 @@ from typing import Any
 from urllib.parse import quote
 
 import msgspec
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
 from fhirserver.core.dates import interval
 from fhirserver.core.definitions import RESOURCE_TYPES
 from fhirserver.core.errors import Fault, Kind
+from fhirserver.core.jsontext import UNREADABLE
 from fhirserver.core.model import MAX_TIME, MIN_TIME
+from fhirserver.http.limits import pieces
+from fhirserver.http.negotiation import must_be_json
+from fhirserver.http.subset import elements_of, summary_of
 
 Pairs = list[tuple[str, str]]
 
@@ -27,7 +31,6 @@ KNOWN = frozenset(
 TOLERATED = frozenset({"_pretty", "_totalMethod"})
 """Habits of existing clients: accepted in silence, also under strict handling, and without effect."""
 
-SUMMARIES = frozenset({"true", "text", "data", "count", "false"})
 _LARGEST = 2**31 - 1
 _DIGITS = 32
 
@@ -67,34 +70,20 @@ async def pairs_of(request: Request) -> Pairs:
     pairs = list(request.query_params.multi_items())
     if request.method != "POST":
         return pairs
-    raw = await _body(request)
+    raw = b"".join([piece async for piece in pieces(request, limit=MOST_BODY)])
     if not raw.strip():
         return pairs
-    name = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if name not in ("application/fhir+json", "application/json"):
-        raise Fault(Kind.UNSUPPORTED_MEDIA, "The body must be a Parameters resource in application/fhir+json.")
+    must_be_json(request, missing=False)
     return pairs + _from_parameters(raw)
-
-
-async def _body(request: Request) -> bytes:
-    raw = b""
-    try:
-        async for piece in request.stream():
-            raw += piece
-            if len(raw) > MOST_BODY:
-                raise Fault(Kind.TOO_LARGE, f"The body is longer than {MOST_BODY} bytes.")
-    except ClientDisconnect as error:
-        raise Fault(Kind.BAD_REQUEST, "The body did not arrive.") from error
-    return raw
 
 
 def _from_parameters(raw: bytes) -> Pairs:
     try:
         body = msgspec.json.decode(raw)
-    except msgspec.DecodeError as error:
-        raise Fault(Kind.BAD_REQUEST, f"The body is not JSON: {error}") from error
     except RecursionError as error:
         raise Fault(Kind.BAD_REQUEST, "The body is nested too deeply.") from error
+    except UNREADABLE as error:
+        raise Fault(Kind.BAD_REQUEST, f"The body is not JSON: {error}") from error
     if not isinstance(body, dict) or body.get("resourceType") != "Parameters":
         raise Fault(Kind.BAD_REQUEST, "The body must be a Parameters resource.")
     given = body.get("parameter", [])
@@ -129,8 +118,8 @@ def parse(pairs: Sequence[tuple[str, str]], *, strict: bool) -> Selection:
         given.setdefault(name, []).append(value)
     one = {name: values[0] for name, values in given.items()}
     types = _types(given["_type"]) if "_type" in given else None
-    elements = frozenset(_listed("_elements", given["_elements"])) if "_elements" in given else None
-    summary = _choice("_summary", one.get("_summary"), SUMMARIES)
+    elements = elements_of(given.get("_elements", []))
+    summary = summary_of(one.get("_summary"))
     departed = _choice("_deleted", one.get("_deleted"), frozenset({"only"})) == "only"
     since = _moment("_since", one["_since"])[0] if "_since" in one else None
     if departed and since is None:
@@ -148,7 +137,7 @@ def parse(pairs: Sequence[tuple[str, str]], *, strict: bool) -> Selection:
         since=since,
         care=_care(one.get("start"), one.get("end")),
         elements=elements,
-        summary=None if summary in ("false", "count") else summary,
+        summary=None if summary == "count" else summary,
         departed=departed,
         count=count,
         offset=_number("_offset", one["_offset"]) if "_offset" in one else 0,

@@ -8,7 +8,8 @@ import msgspec
 from starlette.requests import Request
 from starlette.types import ASGIApp
 
-from fhirserver.http.walk import Closures
+from fhirserver.http.negotiation import prefer
+from fhirserver.http.supporting import Closures
 from fhirserver.policy.gate import Gate
 
 FHIR_BASE = "/FHIR/R4"
@@ -16,7 +17,8 @@ FHIR_BASE = "/FHIR/R4"
 
 class Server(msgspec.Struct, frozen=True, kw_only=True):
     """``base_url`` is the root without ``/FHIR/R4``, empty to take it from each request; ``clock`` gives milliseconds
-    since 1970, ``nonce`` 12 fresh random bytes."""
+    since 1970, ``nonce`` 12 fresh random bytes. ``max_body`` and ``max_binary`` are bytes: of a resource or Bundle, of
+    raw content. ``cors_origins``: whose pages may call from a browser."""
 
     gate: Gate
     page_key: bytes
@@ -26,6 +28,12 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
     base_url: str = ""
     page_minutes: int = 60
     stall_seconds: float = 60.0
+    max_body: int = 32 << 20
+    max_binary: int = 64 << 20
+    max_entries: int = 10_000
+    conditional_delete: str = "single"
+    referential_integrity: str = "off"
+    cors_origins: frozenset[str] = frozenset()
 
     def fhir_base(self, request: Request) -> str:
         """The absolute FHIR base URL without a trailing slash."""
@@ -44,4 +52,4 @@ def bearer(request: Request) -> str | None:
 
 def strict(request: Request) -> bool:
     """Whether the caller asked for unknown parameters to be refused (R4 search §3.1.1.3)."""
-    return "handling=strict" in request.headers.get("prefer", "").replace(" ", "").lower()
+    return prefer(request).strict

@@ -4,6 +4,7 @@
 * A failure later aborts the connection (the terminating chunk is never sent), so the JSON does not parse.
 * While the answer runs, a guard asks several times a second whether the grant still holds, whether the reader has
   left, and whether it has made progress; any "no" ends the scan and the audit trail says "cut".
+* For HEAD the answer ends once its head is known, and the audit trail says that nothing of it was sent.
 * Every chunk is followed by a real suspension point: `send` often returns without one, and other requests would wait.
 """
 
@@ -12,13 +13,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fhirserver.core.errors import Fault
 from fhirserver.core.model import Record
+from fhirserver.policy.gate import Disclosure
 
 RECHECK_SECONDS = 0.4
 """How often a running answer asks whether its grant still holds; withdrawal must bite within a second."""
@@ -43,6 +45,22 @@ class Note(Protocol):
     def complete(self) -> None: ...
 
 
+class Disclosed:
+    """A short answer inside its audited context: the intent is durable before its first byte, the outcome follows when
+    it has been sent. The reader does not wait for the outcome."""
+
+    def __init__(self, response: ASGIApp, disclosure: Disclosure, *, count: int) -> None:
+        self._response = response
+        self._disclosure = disclosure
+        self._count = count
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with self._disclosure as note:
+            await self._response(scope, receive, send)
+            note.count = self._count
+            note.complete()
+
+
 class Streaming(msgspec.Struct, kw_only=True):
     """An ASGI response over an async iterator of chunks, under one audited disclosure.
 
@@ -60,15 +78,16 @@ class Streaming(msgspec.Struct, kw_only=True):
     progress: int = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        head = scope["method"] == "HEAD"
         async with self.disclosure as note:
             try:
-                await self._run(receive, send)
+                await self._run(receive, send, head=head)
                 note.complete()
             finally:
-                note.count = self.sent()
+                note.count = 0 if head else self.sent()
                 await self.chunks.aclose()
 
-    async def _run(self, receive: Receive, send: Send) -> None:
+    async def _run(self, receive: Receive, send: Send, *, head: bool) -> None:
         first = await anext(self.chunks)
         second = await anext(self.chunks, None) if len(first) < WHOLE else b""
         if second is None:
@@ -76,6 +95,10 @@ class Streaming(msgspec.Struct, kw_only=True):
             await send({"type": "http.response.body", "body": first})
             return
         await self._start(send, None)
+        if head:
+            await send({"type": "http.response.body", "body": first, "more_body": True})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            return
         pump = asyncio.create_task(self._pump(send, [first, second]))
         left = asyncio.create_task(_disconnected(receive))
         guard = asyncio.create_task(self._guard())
@@ -144,42 +167,3 @@ async def _disconnected(receive: Receive) -> None:
         message = await receive()
         if message["type"] == "http.disconnect":
             return
-
-
-async def compressed(chunks: AsyncIterator[bytes], encoding: str) -> AsyncGenerator[bytes, None]:
-    """The chunks in one gzip or zstd stream, flushed after the first so that it arrives at once."""
-    compressor, flush = _compressor(encoding)
-    first = True
-    async for chunk in chunks:
-        data = compressor.compress(chunk)
-        if first:
-            data += flush()
-            first = False
-        if data:
-            yield data
-    yield compressor.flush()
-
-
-def _compressor(encoding: str) -> tuple[Any, Callable[[], bytes]]:
-    if encoding == "zstd":
-        import zstandard
-
-        zstd = zstandard.ZstdCompressor(level=1).compressobj()
-        return zstd, lambda: zstd.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)
-    from isal import isal_zlib
-
-    gzip = isal_zlib.compressobj(level=1, wbits=31)
-    return gzip, lambda: gzip.flush(isal_zlib.Z_SYNC_FLUSH)
-
-
-def chosen_encoding(accept: str) -> str | None:
-    """``zstd`` or ``gzip`` if the Accept-Encoding header allows it (q=0 refuses), else None: identity."""
-    weights: dict[str, float] = {}
-    for item in accept.lower().split(","):
-        name, _, parameter = item.strip().partition(";")
-        try:
-            weights[name.strip()] = float(parameter.strip().removeprefix("q=")) if parameter else 1.0
-        except ValueError:
-            weights[name.strip()] = 0.0
-    offered = [(weights[name], name) for name in ("gzip", "zstd") if weights.get(name, 0.0) > 0]
-    return max(offered)[1] if offered else None

@@ -33,6 +33,14 @@ async def test_a_body_nested_without_end_is_a_400(server: Served, body: bytes) -
     assert (await post(server, body)).status_code == 400
 
 
+@pytest.mark.parametrize(
+    "body", [b'{"resourceType":"Parameters","a\xb3":1}', b'{"resourceType":"Parameters","parameter":"\xff"}']
+)
+async def test_a_body_that_is_not_utf_8_is_a_400(server: Served, body: bytes) -> None:
+    await load(server.gate, [patient("p")])
+    assert (await post(server, body)).status_code == 400
+
+
 async def test_a_body_that_is_too_long_is_a_413_and_is_not_read_to_its_end(server: Served) -> None:
     await load(server.gate, [patient("p")])
     body = json.dumps({"resourceType": "Parameters"}).encode()
@@ -51,11 +59,11 @@ async def test_more_values_than_a_store_compares_at_once_are_a_400(server: Serve
     assert (await server.get("Person?link=" + ",".join(["p"] * 9000))).status_code == 400
 
 
-@pytest.mark.parametrize("method", ["DELETE", "HEAD", "OPTIONS", "PUT"])
+@pytest.mark.parametrize("method", ["DELETE", "PATCH", "PUT", "TRACE"])
 async def test_a_method_that_is_not_served_is_told_which_are(server: Served, method: str) -> None:
     async with server.client() as client:
         answer = await client.request(method, "Patient/p/$everything")
-    assert (answer.status_code, answer.headers["allow"]) == (405, "GET, POST")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD, OPTIONS, POST")
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,11 @@ def test_every_row_can_be_set_by_its_variable() -> None:
         "FHIRSERVER_NATIVE_DOCUMENTS": "false",
         "FHIRSERVER_BASE_URL": "https://fhir.example.org",
         "FHIRSERVER_STORE": "sqlite:///other.db",
+        "FHIRSERVER_MAX_BODY": "4096",
+        "FHIRSERVER_MAX_BINARY": "4096",
+        "FHIRSERVER_CONDITIONAL_DELETE": "multiple",
+        "FHIRSERVER_REFERENTIAL_INTEGRITY": "warn",
+        "FHIRSERVER_CORS_ORIGINS": "https://app.example.org",
     }
     for row in rows():
         value = other.get(row.variable) or ("7" if row.default.isdecimal() else "other")
@@ -174,3 +179,16 @@ def test_a_slip_of_the_pen_is_noticed() -> None:
 def test_the_configuration_page_is_what_the_rows_say() -> None:
     page = Path(__file__).parents[2] / "docs" / "configuration.md"
     assert page.read_text(encoding="utf-8") == config.render_page(), "run `make docs`"
+
+
+def test_origins_are_what_a_browser_sends() -> None:
+    given = load({"FHIRSERVER_CORS_ORIGINS": " https://App.example.org/ , http://localhost:3000,"})
+    assert given.origins == {"https://app.example.org", "http://localhost:3000"}
+    assert load({"FHIRSERVER_CORS_ORIGINS": "*"}).origins == {"*"}
+    assert load({}).origins == frozenset()
+
+
+@pytest.mark.parametrize("value", ["app.example.org", "https://*.example.org", "https://a/path", "ftp://a", "https://"])
+def test_an_origin_that_no_browser_sends_is_refused_by_name(value: str) -> None:
+    with pytest.raises(ValueError, match="FHIRSERVER_CORS_ORIGINS"):
+        load({"FHIRSERVER_CORS_ORIGINS": value})

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing, contextmanager
 from http.client import HTTPConnection
+from itertools import cycle
 from typing import NamedTuple
 
 _LENGTH = re.compile(rb"content-length: (\d+)", re.IGNORECASE)
@@ -126,10 +127,30 @@ class Client(NamedTuple):
         with closing(HTTPConnection("127.0.0.1", self.port, timeout=60)) as connection:
             yield Kept(connection, self.token)
 
-    def rate(self, paths: Sequence[str], clients: int) -> Rate:
-        """Read the paths over so many connections at once, from a process of its own."""
+    def rate(self, asks: Sequence[Ask], clients: int) -> Rate:
+        """Send the requests over so many connections at once, from a process of its own."""
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-            return pool.submit(_read_all, self, list(paths), clients).result()
+            return pool.submit(_ask_all, self, list(asks), clients).result()
+
+    def beside(self, small: Sequence[Ask], large: Ask, clients: int, *, before: float) -> Beside:
+        """Send the small requests over and over on so many connections, for so many seconds alone and then while the
+        large one is answered, from a process of its own."""
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+            return pool.submit(_ask_beside, self, list(small), large, clients, before).result()
+
+
+class Ask(NamedTuple):
+    """A request: a GET, or with a body a POST of FHIR JSON."""
+
+    path: str
+    body: bytes = b""
+
+    def head(self, token: str) -> bytes:
+        sent = f"Content-Type: application/fhir+json\r\nContent-Length: {len(self.body)}\r\n" if self.body else ""
+        return (
+            f"{'POST' if self.body else 'GET'} {self.path} HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+            f"Authorization: Bearer {token}\r\n{sent}\r\n"
+        ).encode()
 
 
 class Rate(NamedTuple):
@@ -139,12 +160,20 @@ class Rate(NamedTuple):
     times: list[float]
 
 
-def _read_all(client: Client, paths: Sequence[str], clients: int) -> Rate:
+class Beside(NamedTuple):
+    """The milliseconds of small requests, alone and beside a large one, and the seconds that one took."""
+
+    alone: list[float]
+    during: list[float]
+    seconds: float
+
+
+def _ask_all(client: Client, asks: Sequence[Ask], clients: int) -> Rate:
     lines = [_Line(client) for _ in range(clients)]
     times: list[float] = []
 
     def work(number: int) -> None:
-        times.extend([lines[number].timed(path) for path in paths[number::clients]])
+        times.extend([lines[number].timed(ask) for ask in asks[number::clients]])
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(clients)]
     began = time.perf_counter()
@@ -153,30 +182,59 @@ def _read_all(client: Client, paths: Sequence[str], clients: int) -> Rate:
     for thread in threads:
         thread.join()
     spent = time.perf_counter() - began
-    if len(times) != len(paths):
+    if len(times) != len(asks):
         raise RuntimeError("A client failed; what it said is above.")
     return Rate(len(times) / spent, times)
+
+
+def _ask_beside(client: Client, small: Sequence[Ask], large: Ask, clients: int, before: float) -> Beside:
+    lines = [_Line(client) for _ in range(clients)]
+    ended = threading.Event()
+    seen: list[tuple[float, float]] = []
+
+    def work(number: int) -> None:
+        for ask in cycle(small[number::clients]):
+            if ended.is_set():
+                return
+            began = time.perf_counter()
+            seen.append((began, lines[number].timed(ask)))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(clients)]
+    for thread in threads:
+        thread.start()
+    try:
+        time.sleep(before)
+        began = time.perf_counter()
+        _Line(client).timed(large)
+        until = time.perf_counter()
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join()
+    alone = [spent for at, spent in seen if at + spent / 1000 < began]
+    during = [spent for at, spent in seen if at + spent / 1000 >= began and at <= until]
+    return Beside(alone, during, until - began)
 
 
 class _Line:
     """A kept connection that does as little as can be: beside a thousand requests a second, `http.client` shows."""
 
     def __init__(self, client: Client) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", client.port), timeout=60)
+        self._socket = socket.create_connection(("127.0.0.1", client.port), timeout=300)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._rest = f" HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {client.token}\r\n\r\n".encode()
+        self._token = client.token
 
-    def timed(self, path: str) -> float:
-        """Milliseconds for one answer that names its length; RuntimeError when it is not a 200."""
+    def timed(self, ask: Ask) -> float:
+        """Milliseconds for one answer that names its length; RuntimeError when it is neither a 200 nor a 201."""
         began = time.perf_counter()
-        self._socket.sendall(b"GET " + path.encode() + self._rest)
+        self._socket.sendall(ask.head(self._token) + ask.body)
         answer = self._socket.recv(1 << 16)
         while b"\r\n\r\n" not in answer:
             answer += self._more()
         head, _, body = answer.partition(b"\r\n\r\n")
         length = _LENGTH.search(head)
-        if not head.startswith(b"HTTP/1.1 200") or length is None:
-            raise RuntimeError(f"{path}: {answer[:400].decode(errors='replace')}")
+        if not head.startswith((b"HTTP/1.1 200", b"HTTP/1.1 201")) or length is None:
+            raise RuntimeError(f"{ask.path}: {answer[:400].decode(errors='replace')}")
         got = len(body)
         while got < int(length[1]):
             got += len(self._more())

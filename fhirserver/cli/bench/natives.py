@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from fhirserver.cli.bench.client import Ask
 from fhirserver.cli.bench.row import Row, Size, told
 from fhirserver.cli.bench.site import READER, Site
 from fhirserver.cli.bench.stores import Engine
@@ -71,7 +72,7 @@ def _creates(sites: Sequence[Site], size: Size) -> Row:
 def _reads(sites: Sequence[Site], size: Size) -> Iterator[Row]:
     patient = charts.patient_id(1)
     path = f"{FHIR}/Patient/{patient}/$everything"
-    paths = [f"{FHIR}/{one['resourceType']}/{one['id']}" for one in charts.chart(min(500, size.natives), number=1)]
+    paths = [Ask(f"{FHIR}/{one['resourceType']}/{one['id']}") for one in charts.chart(min(500, size.natives), number=1)]
     for site in sites:
         site.command("consent", "grant", "--patient", patient, "--org", READER)
     with sites[0].serving() as with_, sites[1].serving() as without:

@@ -17,10 +17,34 @@ class Size(NamedTuple):
     reads: int
     creates: int
     natives: int
+    transactions: int
+    entries: int
 
 
-FULL = Size(chart=100_000, small=100, versions=50, versioned=500, repeats=5, reads=4_000, creates=2_000, natives=5_000)
-QUICK = Size(chart=10_000, small=20, versions=10, versioned=200, repeats=3, reads=1_000, creates=400, natives=1_000)
+FULL = Size(
+    chart=100_000,
+    small=100,
+    versions=50,
+    versioned=500,
+    repeats=5,
+    reads=4_000,
+    creates=2_000,
+    natives=5_000,
+    transactions=60,
+    entries=10_000,
+)
+QUICK = Size(
+    chart=10_000,
+    small=20,
+    versions=10,
+    versioned=200,
+    repeats=3,
+    reads=1_000,
+    creates=400,
+    natives=1_000,
+    transactions=15,
+    entries=2_000,
+)
 
 
 class Row(NamedTuple):

@@ -6,7 +6,8 @@ import time
 from collections.abc import Iterator
 from itertools import islice
 
-from fhirserver.cli.bench import bare, natives, served, writes
+from fhirserver.cli.bench import bare, natives, served, written
+from fhirserver.cli.bench.client import Ask
 from fhirserver.cli.bench.row import Row, Size, Tell, told
 from fhirserver.cli.bench.site import Running, Site
 from fhirserver.cli.bench.stores import Engine
@@ -48,8 +49,7 @@ def measure(site: Site, size: Size, tell: Tell) -> Iterator[Row]:
         tell("reads")
         paths = _paths(size.reads)
         yield from (served.reads(running, paths, clients) for clients in (1, 8))
-    tell("creates")
-    yield writes.creates(site, size.creates, size.small + 3)
+    yield from written.measure(site, size, size.small + 3, tell)
     if isinstance(site.place, Engine):
         tell("the engine's own limits")
         yield from _limits(site, big)
@@ -59,9 +59,9 @@ def measure(site: Site, size: Size, tell: Tell) -> Iterator[Row]:
     yield _validation()
 
 
-def _paths(count: int) -> list[str]:
+def _paths(count: int) -> list[Ask]:
     """Addresses of a chart's resources, visit by visit."""
-    return [f"{FHIR}/{one['resourceType']}/{one['id']}" for one in islice(charts.chart(count), count)]
+    return [Ask(f"{FHIR}/{one['resourceType']}/{one['id']}") for one in islice(charts.chart(count), count)]
 
 
 def _ingest(site: Site, count: int, spent: float, size: Size, tell: Tell) -> Iterator[Row]:

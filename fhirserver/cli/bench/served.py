@@ -12,7 +12,7 @@ from importlib.util import find_spec
 import msgspec
 
 from fhirserver.cli.bench import bare
-from fhirserver.cli.bench.client import Client, Resident
+from fhirserver.cli.bench.client import Ask, Client, Resident
 from fhirserver.cli.bench.row import Row, Size, quantile
 from fhirserver.cli.bench.server import CEILING
 from fhirserver.cli.bench.site import Running
@@ -184,7 +184,7 @@ def read_gate(running: Running, read: str) -> Row:
     return Row("gate: third party to operator, read", third / operator, "x", 1.2, 1.1, True, detail)
 
 
-def reads(running: Running, paths: list[str], clients: int) -> Row:
+def reads(running: Running, paths: list[Ask], clients: int) -> Row:
     """Reads by id of a chart's resources over so many connections."""
     running.reader.rate(paths[:200], clients)
     rate, times = running.reader.rate(paths, clients)

@@ -22,11 +22,12 @@ CUSTODIAN, READER = "bench-clinic", "bench-reader"
 
 
 class Running(NamedTuple):
-    """A server that answers: its process id and a third party's and an operator's client."""
+    """A server that answers: its process id, and the clients of a third party, an operator and a writing member."""
 
     pid: int
     reader: Client
     operator: Client
+    writer: Client
 
 
 class Site:
@@ -108,7 +109,8 @@ class Site:
             )
         try:
             _await(port, process)
-            yield Running(process.pid, Client(port, self.reader_token()), Client(port, self.operator_token()))
+            tokens = (self.reader_token(), self.operator_token(), self.writer_token())
+            yield Running(process.pid, *(Client(port, token) for token in tokens))
         finally:
             process.terminate()
             process.wait(20)

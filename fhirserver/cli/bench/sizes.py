@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from fhirserver.cli.bench.client import Ask
 from fhirserver.cli.bench.row import Tell
 from fhirserver.cli.bench.site import READER, Running, Site
 from fhirserver.cli.bench.stores import Engine
@@ -72,7 +73,7 @@ def _read(site: Site, running: Running) -> None:
     """A thousand answers, so that the trail holds what it usually holds."""
     patient = charts.patient_id(1)
     site.command("consent", "grant", "--patient", patient, "--org", READER)
-    paths = [f"{FHIR}/{one['resourceType']}/{one['id']}" for one in charts.chart(CHART, number=1)]
+    paths = [Ask(f"{FHIR}/{one['resourceType']}/{one['id']}") for one in charts.chart(CHART, number=1)]
     running.reader.rate((paths * 3)[:1000], 4)
 
 

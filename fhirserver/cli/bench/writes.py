@@ -1,4 +1,4 @@
-"""Single creates through the gate's write path, in this process: what an HTTP create would do behind its parsing."""
+"""Single creates through the gate's write path, in this process: what an HTTP create does behind its parsing."""
 
 from __future__ import annotations
 
@@ -11,27 +11,10 @@ from typing import Any
 import uvloop
 
 from fhirserver import app, config
-from fhirserver.cli.bench.row import Row, quantile
 from fhirserver.cli.bench.site import Site
 from fixtures import charts
 
 WRITERS = 8
-
-
-def creates(site: Site, count: int, number: int) -> Row:
-    """``count`` creates by `WRITERS` writers at once, each in a patient's chart of its own; ``number`` is the first
-    of these patients."""
-    alone, _ = measured(site, count // 4, number, writers=1)
-    rate, times = measured(site, count, number + 1)
-    detail = {
-        "writers": WRITERS,
-        "creates": len(times),
-        "p50_ms": round(quantile(times, 0.50), 2),
-        "p99_ms": round(quantile(times, 0.99), 2),
-        "one_writer_per_second": round(alone, 1),
-        "through": "Scoped.write in process, authentication, validation, custody, audit; no HTTP",
-    }
-    return Row(f"create, {WRITERS} writers", rate, "/s", 300, 1_000, False, detail)
 
 
 def measured(site: Site, count: int, number: int, *, writers: int = WRITERS) -> tuple[float, list[float]]:

@@ -1,0 +1,90 @@
+"""The criteria of conditional interactions, and trying again when another writer was first.
+
+Source: R4 http §3.1.0.5.2, §3.1.0.8.2. A condition sees what its caller may see and nothing else, and what it found is
+held to inside the commit, so a conditional create of one identifier by two hundred clients makes one resource.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+from urllib.parse import parse_qsl
+
+from fhirserver.core.definitions import SearchParameter, search_parameters
+from fhirserver.core.errors import Conflict, Fault, Kind
+from fhirserver.core.model import Key, Query, Record
+from fhirserver.http.negotiation import GENERAL
+from fhirserver.http.selection import TOLERATED
+from fhirserver.policy.gate import CHANGED, Scoped
+
+T = TypeVar("T")
+
+ATTEMPTS = 5
+_MOST_VALUES = 100
+_COMMA = re.compile(r"(?<!\\),")
+_EXACT = frozenset({"token", "reference", "uri"})
+"""Types of search parameters whose values are found exactly, which is what an identity can be asked for by."""
+
+
+def criteria(type_: str, text: str) -> Query:
+    """The Query of a condition such as ``identifier=urn:a|1``; with or without ``Type?`` before it.
+
+    Fault BAD_REQUEST, naming the parameter, for one that is unknown or cannot be asked for exactly, and where there is
+    none at all: an empty condition would match everything.
+    """
+    query = text.partition("?")[2] if "?" in text else text
+    known = search_parameters(type_)
+    keys: tuple[Key, ...] | None = None
+    terms: list[tuple[str, ...]] = []
+    for name, value in parse_qsl(query, keep_blank_values=True):
+        if name in TOLERATED or name in GENERAL:
+            continue
+        if not value.strip():
+            raise _bad(f"{name[:64]} is empty.", name)
+        if name == "_id":
+            named = tuple(Key(type_, part) for part in value.split(","))
+            keys = named if keys is None else tuple(key for key in keys if key in named)
+        elif name in known and known[name].type in _EXACT:
+            terms.append(tuple(term for part in _values(name, value) for term in _terms(type_, known[name], part)))
+        else:
+            raise _bad(f"The parameter {name[:64]} cannot be used in a condition.", name)
+    if keys is None and not terms:
+        raise _bad("A condition needs at least one search parameter.", "")
+    return Query(types=frozenset({type_}), keys=keys, terms=tuple(terms), bodies=False)
+
+
+def _values(name: str, value: str) -> list[str]:
+    values = [part.replace("\\,", ",") for part in _COMMA.split(value)]
+    if len(values) > _MOST_VALUES:
+        raise _bad(f"{name} asks for too many values at once.", name)
+    return values
+
+
+def _terms(type_: str, parameter: SearchParameter, value: str) -> list[str]:
+    if parameter.type != "reference" or "/" in value or ":" in value:
+        return [f"{type_}|{parameter.code}={value}"]
+    return [f"{type_}|{parameter.code}={target}/{value}" for target in parameter.targets]
+
+
+def _bad(message: str, name: str) -> Fault:
+    return Fault(Kind.BAD_REQUEST, message, expression=name[:64])
+
+
+async def the_one(scoped: Scoped, query: Query) -> Record | None:
+    """The match of a condition, if there is one; Fault PRECONDITION_FAILED for several (R4: 412)."""
+    found = await scoped.find(query)
+    if len(found) > 1:
+        raise Fault(Kind.PRECONDITION_FAILED, "The condition matches several resources.")
+    return found[0] if found else None
+
+
+async def repeated(attempt: Callable[[], Awaitable[T]]) -> T:
+    """What ``attempt`` gives, which looks at the store anew each time another writer has changed what it found."""
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return await attempt()
+        except Conflict as conflict:
+            if conflict.message != CHANGED:
+                raise
+    return await attempt()

@@ -1,0 +1,39 @@
+"""create: a new resource under an id of the server's, unless a condition finds one that is there.
+
+``POST [base]/{type}``, with ``If-None-Exist`` for a conditional create. Source: R4 http §3.1.0.8.
+"""
+
+from __future__ import annotations
+
+from uuid import uuid4
+
+from starlette.requests import Request
+from starlette.types import ASGIApp
+
+from fhirserver.http.conditions import criteria, repeated, the_one
+from fhirserver.http.server import Server, bearer
+from fhirserver.http.writing import answered, received
+from fhirserver.policy.gate import Condition, Put
+
+
+async def create(request: Request, server: Server) -> ASGIApp:
+    """201 with the stored resource; with a condition that one resource meets, 200 with that one."""
+    type_ = request.path_params["type"]
+    scoped = await server.gate.admit(bearer(request), interaction="create", type=type_)
+    sent = await received(request, server, type_)
+    put = Put(resource=sent.resource, raw=sent.raw, id=str(uuid4()), if_version=0)
+    condition = request.headers.get("if-none-exist")
+    if condition is None:
+        [record] = await scoped.write([put])
+        return await answered(request, server, scoped, record, created=True)
+    query = criteria(type_, condition)
+
+    async def attempt() -> ASGIApp:
+        there = await the_one(scoped, query)
+        if there is not None:
+            there = await scoped.read(there.key)
+            return await answered(request, server, scoped, there, created=False)
+        [record] = await scoped.write([put], conditions=[Condition(query, 0)])
+        return await answered(request, server, scoped, record, created=True)
+
+    return await repeated(attempt)

@@ -1,0 +1,139 @@
+"""`$meta`, `$meta-add`, `$meta-delete`: the profiles, tags and security labels of a resource, or of all there is.
+
+``GET [base]/$meta``, ``[base]/{type}/$meta``, ``[base]/{type}/{id}[/_history/{vid}]/$meta``;
+``POST [base]/{type}/{id}/$meta-add`` and ``…/$meta-delete``. Source: R4 resource-operations.
+
+A change makes a new version: labels decide who sees a resource, so what they were must be told by its history and not
+be rewritten. What changes nothing makes none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from starlette.requests import Request
+from starlette.types import ASGIApp
+
+from fhirserver.core.errors import Fault, Issue, Kind
+from fhirserver.core.model import Key, Query, Record
+from fhirserver.core.tags import Summary, added, meta_of, removed
+from fhirserver.core.validate import parse
+from fhirserver.http.parameters import asked
+from fhirserver.http.read import version_of
+from fhirserver.http.respond import content_type, etag, http_date, json_answer
+from fhirserver.http.server import Server, bearer
+from fhirserver.http.stream import Disclosed
+from fhirserver.http.writing import if_match
+from fhirserver.policy.gate import Put, Scoped, view_tag
+
+INTERACTION = "$meta"
+ATTEMPTS = 5
+MOST = 50_000
+"""Resources that one summary looks at: the labels in use are no index of their own."""
+
+_NOTHING = (
+    b'{"extension":[{"url":"http://hl7.org/fhir/StructureDefinition/data-absent-reason","valueCode":"not-applicable"}]}'
+)
+"""A Meta cannot be empty (ele-1), and `return` cannot be left out."""
+
+
+async def meta_instance(request: Request, server: Server) -> ASGIApp:
+    """The `meta` of a resource, or of one of its versions, as reading it would show."""
+    key = Key(request.path_params["type"], request.path_params["id"])
+    scoped = await server.gate.admit(bearer(request), interaction=INTERACTION, type=key.type)
+    media_type = content_type(request, request.query_params.get("_format"))
+    await asked(request, server, names=())
+    record = await scoped.read(key, version_of(request))
+    answer = _answer(meta_of(await _whole(scoped, record)), media_type, record)
+    return Disclosed(answer, scoped.disclosure(interaction=INTERACTION, detail={"resource": str(key)}), count=1)
+
+
+async def meta_summary(request: Request, server: Server) -> ASGIApp:
+    """All profiles, tags and labels in use, of one type or of all, on what the caller may see."""
+    type_ = request.path_params.get("type")
+    name = "search-type" if type_ else "search-system"
+    scoped = await server.gate.admit(bearer(request), interaction=name, type=type_)
+    media_type = content_type(request, request.query_params.get("_format"))
+    await asked(request, server, names=())
+    scoped = await scoped.everyone()
+    summary, seen = Summary(), 0
+    try:
+        async for batch in scoped.scan(Query(types=frozenset({type_}) if type_ else None, limit=MOST + 1)):
+            seen += len(batch)
+            if seen > MOST:
+                raise OverflowError
+            for record in batch:
+                summary.take(await _whole(scoped, record))
+    except OverflowError:
+        told = f"There are more than {MOST} resources, or too many different labels; ask for a type, or a resource."
+        raise Fault(Kind.BAD_REQUEST, told, issues=[Issue("too-costly", told)]) from None
+    await scoped.still_admitted()
+    disclosure = scoped.disclosure(interaction=INTERACTION, detail={"type": type_} if type_ else {})
+    return Disclosed(_answer(summary.meta(), media_type), disclosure, count=seen)
+
+
+async def meta_add(request: Request, server: Server) -> ASGIApp:
+    """The profiles, tags and labels of the Meta that was sent are added; answers the resource's `meta`."""
+    return await _change(request, server, "$meta-add", added)
+
+
+async def meta_delete(request: Request, server: Server) -> ASGIApp:
+    """Those of the Meta that was sent are removed; it is no error where they are not there."""
+    return await _change(request, server, "$meta-delete", removed)
+
+
+async def _change(request: Request, server: Server, name: str, change: Callable[[bytes, bytes], bytes]) -> ASGIApp:
+    key = Key(request.path_params["type"], request.path_params["id"])
+    scoped = await server.gate.admit(bearer(request), interaction=name, type=key.type)
+    media_type = content_type(request, request.query_params.get("_format"))
+    given = (await asked(request, server, names=(), elements=("meta",))).elements.get("meta")
+    if given is None:
+        raise Fault(Kind.BAD_REQUEST, f"{name} needs the parameter meta, with a valueMeta.", expression="meta")
+    _must_be_meta(given)
+    version = if_match(request)
+    for attempt in range(ATTEMPTS):
+        try:
+            record, body = await _changed(scoped, key, version, lambda body: change(body, given))
+            return _answer(meta_of(body), media_type, record)
+        except Fault as fault:
+            if fault.kind is not Kind.PRECONDITION_FAILED or version is not None or attempt == ATTEMPTS - 1:
+                raise
+    raise AssertionError("the last attempt returns or raises")
+
+
+async def _changed(
+    scoped: Scoped, key: Key, version: int | None, change: Callable[[bytes], bytes]
+) -> tuple[Record, bytes]:
+    """The resource with its labels changed: what is stored now, and its JSON."""
+    record = await scoped.read(key)
+    if view_tag(record):
+        raise Fault(Kind.FORBIDDEN, f"{key} cannot be changed by one who does not see all of it.")
+    if version is not None and version != record.version:
+        told = f"{key} is not at version {version}: version {record.version} is current."
+        raise Fault(Kind.PRECONDITION_FAILED, told)
+    before = await _whole(scoped, record)
+    after = change(before)
+    put = Put(resource=parse(after), raw=after, id=key.id, if_version=record.version)
+    if after == before:
+        await scoped.rehearse([put])
+        return record, before
+    [stored] = await scoped.write([put])
+    return stored, stored.body if stored.body is not None else after
+
+
+def _must_be_meta(given: bytes) -> None:
+    """Fault INVALID naming the place unless it is a Meta."""
+    parse(b'{"resourceType":"Parameters","parameter":[{"name":"meta","valueMeta":%b}]}' % given)
+
+
+async def _whole(scoped: Scoped, record: Record) -> bytes:
+    if record.body is not None:
+        return record.body
+    return b"".join([piece async for piece in scoped.body(record)])
+
+
+def _answer(meta: bytes, media_type: str, record: Record | None = None) -> ASGIApp:
+    value = meta if meta != b"{}" else _NOTHING
+    body = b'{"resourceType":"Parameters","parameter":[{"name":"return","valueMeta":%b}]}' % value
+    headers = {"ETag": etag(record, view_tag(record)), "Last-Modified": http_date(record.updated)} if record else {}
+    return json_answer(body, media_type, headers=headers)

@@ -1,0 +1,63 @@
+"""update: a new version of a resource, or a new one under the client's id; conditional by search criteria.
+
+``PUT [base]/{type}/{id}`` and ``PUT [base]/{type}?criteria``. Source: R4 http §3.1.0.7.
+"""
+
+from __future__ import annotations
+
+from uuid import uuid4
+
+from starlette.requests import Request
+from starlette.types import ASGIApp
+
+from fhirserver.core.errors import Fault, Kind
+from fhirserver.http.conditions import criteria, repeated, the_one
+from fhirserver.http.server import Server, bearer
+from fhirserver.http.writing import Sent, answered, if_match, received
+from fhirserver.policy.gate import Condition, Put, Scoped
+
+
+async def update(request: Request, server: Server) -> ASGIApp:
+    """200 with the new version, 201 where there was none (or a deleted one); 412 if If-Match names another version."""
+    type_, id_ = request.path_params["type"], request.path_params["id"]
+    scoped = await server.gate.admit(bearer(request), interaction="update", type=type_)
+    sent = await received(request, server, type_)
+    if sent.resource.get("id") != id_:
+        raise Fault(Kind.BAD_REQUEST, "The resource's id must be the one of the URL.", expression=f"{type_}.id")
+    return await _stored(request, server, scoped, sent, id_, if_match(request), ())
+
+
+async def update_conditional(request: Request, server: Server) -> ASGIApp:
+    """Update the one match; without any, create (under the resource's own id if it has one); 412 for several."""
+    type_ = request.path_params["type"]
+    scoped = await server.gate.admit(bearer(request), interaction="update", type=type_)
+    sent = await received(request, server, type_)
+    query = criteria(type_, request.url.query)
+    version = if_match(request)
+
+    async def attempt() -> ASGIApp:
+        there = await the_one(scoped, query)
+        given = sent.resource.get("id")
+        if there is None:
+            id_ = given or str(uuid4())
+            return await _stored(request, server, scoped, sent, id_, version, (Condition(query, 0),))
+        if given not in (None, there.id):
+            told = "The condition finds a resource of another id than the one that was sent."
+            raise Fault(Kind.BAD_REQUEST, told, expression=f"{type_}.id")
+        return await _stored(request, server, scoped, sent, there.id, version, (Condition(query, 1),))
+
+    return await repeated(attempt)
+
+
+async def _stored(
+    request: Request,
+    server: Server,
+    scoped: Scoped,
+    sent: Sent,
+    id_: str,
+    version: int | None,
+    conditions: tuple[Condition, ...],
+) -> ASGIApp:
+    put = Put(resource=sent.resource, raw=sent.raw, id=id_, if_version=version)
+    [record] = await scoped.write([put], conditions=conditions)
+    return await answered(request, server, scoped, record, created=await scoped.is_new(record))
