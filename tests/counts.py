@@ -11,6 +11,7 @@ On MongoDB each question is a round trip. There, unless for the proof, are run
 * `test_what_a_grant_narrows_to_is_exactly_what_it_admits`: a half;
 * `test_writers_in_several_processes_lose_nothing_and_all_make_progress`: 24 commits of each process, not 40;
 * `test_a_killed_writer_loses_nothing_acknowledged_and_leaves_nothing_half`: 2 kills, not 4;
+* nothing of the modules that say ``kind = every_kind_for_proof``: what stands in front of the store;
 * the tests of `e2e/test_serve.py`: over a chart of 8,000 resources, not 15,000.
 """
 

@@ -17,6 +17,8 @@ from urllib.parse import urlsplit
 import pytest
 from pymongo import MongoClient
 
+from tests.counts import PROOF
+
 MONGODB_URL = os.environ.get("MONGODB_URL", "")
 KINDS: tuple[str, ...] = ("sqlite", "mongo") if MONGODB_URL else ("sqlite",)
 LEFT_OUT = "MONGODB_URL is not set: whatever is tested on every kind of store is tested on SQLite alone"
@@ -26,6 +28,13 @@ Document = dict[str, Any]
 @pytest.fixture(params=KINDS)
 def every_kind(request: pytest.FixtureRequest) -> str:
     """Each kind in turn. A module whose tests are for every store says ``kind = every_kind``."""
+    kind: str = request.param
+    return kind
+
+
+@pytest.fixture(params=KINDS if PROOF else ("sqlite",))
+def every_kind_for_proof(request: pytest.FixtureRequest) -> str:
+    """SQLite, and each kind for the proof: for tests of what stands in front of the store (see `counts`)."""
     kind: str = request.param
     return kind
 

@@ -16,7 +16,7 @@ from fhirserver.cli import app, explain
 from fhirserver.cli.bench import bare, row, rows, sizes, stores
 from fhirserver.cli.bench.site import Site
 from fhirserver.store.mongo.codec import PROJECTION
-from tests.stores import MONGODB_URL, every_kind
+from tests.stores import MONGODB_URL, every_kind_for_proof
 
 TINY = row.Size(
     chart=300,
@@ -31,7 +31,7 @@ TINY = row.Size(
     entries=200,
 )  # enough to run every line, not to measure anything
 
-kind = every_kind
+kind = every_kind_for_proof
 
 
 @pytest.fixture

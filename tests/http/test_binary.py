@@ -15,9 +15,9 @@ import pytest
 from fhirserver.policy.consenting import grant_consent, revoke_consent
 from tests.build import load, observation, organization, patient, put
 from tests.served import Served, served
-from tests.stores import every_kind
+from tests.stores import every_kind_for_proof
 
-kind = every_kind
+kind = every_kind_for_proof
 PDF = b"%PDF-1.7 \x00\xff\xfe" + bytes(range(256)) * 3
 MB = 1 << 20
 FULL = "system/*.cruds"

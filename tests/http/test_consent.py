@@ -21,10 +21,10 @@ from tests.build import by, condition, load, observation, organization, patient,
 from tests.http.test_everything import links, names
 from tests.http.test_streaming import outcome
 from tests.served import Served
-from tests.stores import environment, every_kind
+from tests.stores import environment, every_kind_for_proof
 
 CANARY = "CANARY-7f3a"
-kind = every_kind
+kind = every_kind_for_proof
 
 
 def clinical(bundle: dict[str, Any]) -> list[str]:

@@ -15,9 +15,9 @@ from fhirserver.http import walk as walking
 from fhirserver.policy.consenting import grant_consent
 from tests.build import by, condition, encounter, load, observation, organization, patient, person, practitioner, put
 from tests.served import Served
-from tests.stores import every_kind
+from tests.stores import every_kind_for_proof
 
-kind = every_kind
+kind = every_kind_for_proof
 Bundle = dict[str, Any]
 
 

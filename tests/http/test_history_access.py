@@ -6,9 +6,9 @@ from tests.admitted import consent, marks
 from tests.build import load, observation, patient, person, put
 from tests.histories import delete, history, link, told, write
 from tests.served import Served
-from tests.stores import every_kind
+from tests.stores import every_kind_for_proof
 
-kind = every_kind
+kind = every_kind_for_proof
 
 
 async def test_the_answers_for_what_is_not_there_and_what_may_not_be_seen(server: Served) -> None:

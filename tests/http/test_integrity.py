@@ -12,9 +12,9 @@ import pytest
 
 from tests.build import by, encounter, load, observation, patient, practitioner
 from tests.served import Served, served
-from tests.stores import every_kind
+from tests.stores import every_kind_for_proof
 
-kind = every_kind
+kind = every_kind_for_proof
 FULL = "system/*.cruds"
 
 

@@ -14,9 +14,9 @@ import pytest
 from fhirserver.core.model import Key
 from tests.build import load, observation, patient, person, practitioner
 from tests.served import Served, served
-from tests.stores import every_kind
+from tests.stores import every_kind_for_proof
 
-kind = every_kind
+kind = every_kind_for_proof
 FULL = "system/*.cruds"
 JSON_PATCH = {"Content-Type": "application/json-patch+json"}
 FHIR = {"Content-Type": "application/fhir+json"}

@@ -7,9 +7,9 @@ import pytest
 from fhirserver.core.model import Key
 from tests.build import load, observation, patient, practitioner
 from tests.served import Served
-from tests.stores import every_kind
+from tests.stores import every_kind_for_proof
 
-kind = every_kind
+kind = every_kind_for_proof
 
 
 async def test_a_resource_comes_back_as_it_was_stored_with_its_tags(server: Served) -> None:
