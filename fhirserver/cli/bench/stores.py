@@ -97,8 +97,8 @@ class Engine:
             database = client[self.database]
             for name in sorted(database.list_collection_names()):
                 (answer,) = database[name].aggregate([{"$collStats": {"storageStats": {}}}])
-                if answer["storageStats"]["count"]:
-                    found[name] = answer["storageStats"]
+                if count := database[name].count_documents({}):  # the statistics may be behind
+                    found[name] = {**answer["storageStats"], "count": count}
         return found
 
     def sample(self, collection: str, count: int) -> list[dict[str, Any]]:
