@@ -21,6 +21,9 @@ from fhirserver.store.open import open_store
 from tests.stores import fresh
 from tests.stores import settings as settings_of
 
+PATIENCE = 200
+"""Looks at the audit trail, 10 ms apart, until every intent has its outcome."""
+
 
 class Served:
     """A running server: its runtime, its URL, and clients with tokens."""
@@ -54,11 +57,18 @@ class Served:
         return issue_token(self.runtime.keys, principal, now)
 
     async def audit(self) -> list[AuditRow]:
-        """Every audit row so far, read through a store of its own, since the server shows nobody its store."""
+        """Every audit row so far, read through a store of its own, since the server shows nobody its store. An outcome
+        comes a moment after its answer: it is waited for."""
         store = open_store(self.runtime.settings.store, clock=self.runtime.clock)
         await store.start()
         try:
-            return [row async for batch in store.audit.scan() for row in batch]
+            for _ in range(PATIENCE):
+                rows = [row async for batch in store.audit.scan() for row in batch]
+                ended = {row.intent for row in rows}
+                if all(row.id in ended for row in rows if row.outcome == "intent"):
+                    break
+                await asyncio.sleep(0.01)
+            return rows
         finally:
             await store.close()
 
