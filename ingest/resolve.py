@@ -76,9 +76,7 @@ async def _stored(scoped: Scoped, conditions: list[Condition], shared: frozenset
             mine = parse_facts(record.facts).custodian == scoped.principal.organization
             if not mine and type_ not in shared:
                 continue
-            body = record.body
-            if body is None:  # kept out of line, such as a Patient with a large photo
-                body = b"".join([piece async for piece in scoped.body(record)])
+            body = await scoped.whole(record)
             for token in _tokens(body):
                 condition = Condition(type_, token)
                 if condition in own:

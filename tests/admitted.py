@@ -180,4 +180,4 @@ async def status_of(scoped: Scoped, reference: str, version: int | None = None) 
 
 async def content(scoped: Scoped, record: Record) -> JSON:
     """A record's resource."""
-    return msgspec.json.decode(b"".join([piece async for piece in scoped.body(record)]))  # type: ignore[no-any-return]
+    return msgspec.json.decode(await scoped.whole(record))  # type: ignore[no-any-return]

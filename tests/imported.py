@@ -49,7 +49,7 @@ class Imports:
         scoped = self.runtime.gate.system(subject="test", organization="operator", purpose="test")
         found: dict[str, Resource] = {}
         for key, record in (await self.records(**query)).items():
-            found[str(key)] = json.loads(b"".join([piece async for piece in scoped.body(record)]))
+            found[str(key)] = json.loads(await scoped.whole(record))
             del found[str(key)]["meta"]
         return found
 

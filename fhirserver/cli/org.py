@@ -97,7 +97,7 @@ async def write(runtime: Runtime, resource: dict[str, Any]) -> str:
     if there is not None:
         if parse_facts(there.facts).custodian != OPERATOR_ORGANIZATION:
             raise ValueError(f"Organization/{resource['id']} came with somebody's data; choose another id with --id.")
-        body = msgspec.json.decode(b"".join([piece async for piece in scoped.body(there)]))
+        body = msgspec.json.decode(await scoped.whole(there))
         if body.get("name") != resource["name"]:
             raise ValueError(f"The id {resource['id']!r} belongs to {body.get('name')!r}; choose another with --id.")
         resource = _completed(body, resource)

@@ -17,7 +17,6 @@ from fhirserver.core.definitions import RESOURCE_TYPES
 from fhirserver.core.errors import Fault, Kind
 from fhirserver.http import cors
 from fhirserver.http.exchange import Exchange
-from fhirserver.http.inner import ANSWER
 from fhirserver.http.negotiation import HEAD_ONLY, content_type, pretty
 from fhirserver.http.respond import SECURITY_HEADERS, Refused, refusal
 from fhirserver.http.routes import ROUTES, Row
@@ -82,7 +81,7 @@ class Application:
         methods: set[str] = set()
         for row, parameters in self._rows(scope["path"]):
             if method in row.methods:
-                more = {"app": self, ANSWER: self, "method": method, "path_params": parameters}
+                more = {"app": self, "method": method, "path_params": parameters}
                 return Request({**scope, **more, HEAD_ONLY: method != scope["method"]}, receive), row
             methods.update(row.methods)
         if not methods:

@@ -28,7 +28,7 @@ from fhirserver.core.stamp import Stampable
 from fhirserver.core.validate import parse
 from fhirserver.http.create import create
 from fhirserver.http.limits import body_of, pieces
-from fhirserver.http.negotiation import FHIR_JSON, GENERIC, prefer
+from fhirserver.http.negotiation import FHIR_JSON, GENERIC, prefer, preferred
 from fhirserver.http.read import read, version_of
 from fhirserver.http.respond import SECURITY_HEADERS, content_type, etag, http_date, not_modified
 from fhirserver.http.server import Server, bearer
@@ -137,7 +137,7 @@ def _form(request: Request) -> str:
     JSON). `_format` always means FHIR."""
     if request.query_params.get("_format"):
         return "resource"
-    asked = _preferred(request)
+    asked = preferred(request, _FHIR | _XML)
     for name in asked:
         if name in _FHIR:
             return "resource"
@@ -148,20 +148,6 @@ def _form(request: Request) -> str:
     if asked:
         content_type(request)  # nothing but FHIR in XML: the Fault says what there is
     return "raw"
-
-
-def _preferred(request: Request) -> list[str]:
-    """The media types of Accept: the most wanted first, of equals those that are FHIR, without the refused."""
-    weighted = []
-    for item in ",".join(request.headers.getlist("accept")).split(","):
-        name, *parameters = (part.strip().lower() for part in item.split(";"))
-        weight = next((part[2:] for part in parameters if part.startswith("q=")), "1")
-        try:
-            weighted.append((float(weight), name))
-        except ValueError:
-            continue
-    kept = [(weight, name) for weight, name in weighted if name and weight > 0]
-    return [name for _, name in sorted(kept, key=lambda pair: (-pair[0], pair[1] not in _FHIR | _XML))]
 
 
 def _is_json(media_type: str) -> bool:
@@ -191,9 +177,9 @@ async def update_binary(request: Request, server: Server) -> ASGIApp:
     body = await _json_body(request, server)
     if body is not None and _is_binary(body):
         return await update(_again(request, body), _widely(server))
-    put = await _raw_put(request, server, body, request.path_params["id"], if_version=if_match(request))
+    put = await _raw_put(request, server, body, request.path_params["id"], if_version=if_match(request.headers))
     [record] = await scoped.write([put])
-    return await answered(_quietly(request), server, scoped, record, created=await scoped.is_new(record))
+    return await answered(_quietly(request), server, scoped, record, created=scoped.is_new(record))
 
 
 async def _json_body(request: Request, server: Server) -> bytes | None:

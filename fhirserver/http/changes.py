@@ -20,12 +20,12 @@ from fhirserver.core.model import Key, Record
 from fhirserver.core.rewrite import refer, relink
 from fhirserver.core.stamp import instant
 from fhirserver.http.bundled import Entry, Outcome, fault_of, named
-from fhirserver.http.conditions import criteria, the_one
+from fhirserver.http.conditions import criteria, holding, the_one
 from fhirserver.http.inner import local, sent_as
 from fhirserver.http.patch import patch_of, revised
 from fhirserver.http.respond import etag
-from fhirserver.http.writing import Sent, decoded, tagged, validated
-from fhirserver.policy.gate import CHANGED, Condition, Erase, Put, Scoped
+from fhirserver.http.writing import Sent, decoded, if_match, validated
+from fhirserver.policy.gate import ANY, CHANGED, Condition, Erase, Put, Scoped
 
 _NAMED = re.compile(r".*/(?P<type>[A-Z][A-Za-z]+)/(?P<id>[A-Za-z0-9\-.]{1,64})")
 
@@ -89,18 +89,18 @@ class Changes:
         if there is not None:
             self._plan(_Planned(entry=entry, key=there.key, found=there))
             return
-        self.conditions.append(Condition(query, 0))
+        self.conditions += holding(query, None)
         planned = _Planned(entry=entry, key=Key(type_, str(uuid4())), raw=raw, if_version=0)
         self._created[type_, condition] = planned
         self._plan(planned)
 
     async def _put(self, entry: Entry, type_: str, id_: str, query: str) -> None:
-        raw, version = _content(entry), tagged(entry.headers.get("if-match"))
+        raw, version = _content(entry), if_match(entry.headers)
         given = decoded(raw, type_).resource.get("id")
         if not id_:
             condition = criteria(type_, query)
             there = await the_one(self._scoped, condition)
-            self.conditions.append(Condition(condition, 1 if there else 0))
+            self.conditions += holding(condition, there)
             id_ = there.id if there else given or str(uuid4())
             given = given or id_
         if given != id_:
@@ -108,11 +108,11 @@ class Changes:
         self._plan(_Planned(entry=entry, key=Key(type_, id_), raw=raw, if_version=version))
 
     async def _delete(self, entry: Entry, type_: str, id_: str, query: str) -> None:
-        version = tagged(entry.headers.get("if-match"))
+        version = if_match(entry.headers)
         if not id_:
             condition = criteria(type_, query)
             there = await the_one(self._scoped, condition)
-            self.conditions.append(Condition(condition, 1 if there else 0))
+            self.conditions += holding(condition, there)
             if there is None:
                 return
             id_ = there.id
@@ -121,13 +121,13 @@ class Changes:
     async def _patch(self, entry: Entry, type_: str, id_: str, query: str) -> None:
         content_type, body = sent_as(entry)
         change = patch_of(content_type, body)
-        version = tagged(entry.headers.get("if-match"))
+        version = if_match(entry.headers)
         if not id_:
             condition = criteria(type_, query)
             there = await the_one(self._scoped, condition)
             if there is None:
                 raise Fault(Kind.NOT_FOUND, "The condition matches no resource.")
-            self.conditions.append(Condition(condition, 1))
+            self.conditions += holding(condition, there)
             id_ = there.id
         put = await revised(self._scoped, Key(type_, id_), change, version)
         self._plan(_Planned(entry=entry, key=Key(type_, id_), raw=put.raw, if_version=put.if_version))
@@ -193,7 +193,7 @@ class Changes:
         there = await the_one(self._scoped, query)
         if there is None:
             raise Fault(Kind.PRECONDITION_FAILED, "A conditional reference finds nothing.")
-        self.conditions.append(Condition(query, 1))
+        self.conditions += holding(query, there)
         return there.key
 
     @contextmanager
@@ -227,7 +227,7 @@ class Changes:
         stored = planned.raw is not None
         shown = await self._scoped.shown(record) if representation and stored else None
         return Outcome(
-            status=201 if stored and await self._scoped.is_new(record) else 200,
+            status=201 if stored and self._scoped.is_new(record) else 200,
             resource=shown.body if shown else None,
             location=f"{self._base}/{record.key}/_history/{record.version}",
             etag=etag(record),
@@ -236,7 +236,7 @@ class Changes:
 
 
 def _patches_whatever_is_there(entry: Entry) -> bool:
-    return entry.method == "PATCH" and "if-match" not in entry.headers
+    return entry.method == "PATCH" and if_match(entry.headers) in (None, ANY)
 
 
 def _put(planned: _Planned, sent: Sent) -> Put:

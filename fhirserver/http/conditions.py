@@ -7,16 +7,19 @@ held to inside the commit, so a conditional create of one identifier by two hund
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 from urllib.parse import parse_qsl
+
+import msgspec
 
 from fhirserver.core.definitions import SearchParameter, search_parameters
 from fhirserver.core.errors import Conflict, Fault, Kind
 from fhirserver.core.model import Key, Query, Record
 from fhirserver.http.negotiation import GENERAL
 from fhirserver.http.selection import TOLERATED
-from fhirserver.policy.gate import CHANGED, Scoped
+from fhirserver.policy.gate import ANY, CHANGED, Condition, Scoped
 
 T = TypeVar("T")
 
@@ -77,6 +80,25 @@ async def the_one(scoped: Scoped, query: Query) -> Record | None:
     if len(found) > 1:
         raise Fault(Kind.PRECONDITION_FAILED, "The condition matches several resources.")
     return found[0] if found else None
+
+
+def holding(query: Query, there: Record | None) -> tuple[Condition, ...]:
+    """What the commit has to hold to after `the_one`: that there is still no match, or that one and no other."""
+    if there is None:
+        return (Condition(query, 0),)
+    return (Condition(query, 1), Condition(msgspec.structs.replace(query, keys=(there.key,)), 1))
+
+
+@contextmanager
+def pinned(version: int | None) -> Iterator[None]:
+    """A write inside is made from the version that was looked at; unless the client named one itself (`if_match`),
+    that another is current by now is no failure: `repeated` looks again."""
+    try:
+        yield
+    except Fault as fault:
+        if fault.kind is Kind.PRECONDITION_FAILED and version in (None, ANY):
+            raise Conflict(CHANGED) from None
+        raise
 
 
 async def repeated(attempt: Callable[[], Awaitable[T]]) -> T:

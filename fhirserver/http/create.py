@@ -10,10 +10,11 @@ from uuid import uuid4
 from starlette.requests import Request
 from starlette.types import ASGIApp
 
-from fhirserver.http.conditions import criteria, repeated, the_one
+from fhirserver.http.conditions import criteria, holding, repeated, the_one
 from fhirserver.http.server import Server, bearer
+from fhirserver.http.stream import Disclosed
 from fhirserver.http.writing import answered, received
-from fhirserver.policy.gate import Condition, Put
+from fhirserver.policy.gate import Put
 
 
 async def create(request: Request, server: Server) -> ASGIApp:
@@ -32,8 +33,10 @@ async def create(request: Request, server: Server) -> ASGIApp:
         there = await the_one(scoped, query)
         if there is not None:
             there = await scoped.read(there.key)
-            return await answered(request, server, scoped, there, created=False)
-        [record] = await scoped.write([put], conditions=[Condition(query, 0)])
+            shown = await answered(request, server, scoped, there, created=False)
+            disclosure = scoped.disclosure(interaction="create", detail={"resource": str(there.key)})
+            return Disclosed(shown, disclosure, count=1)
+        [record] = await scoped.write([put], conditions=holding(query, None))
         return await answered(request, server, scoped, record, created=True)
 
     return await repeated(attempt)

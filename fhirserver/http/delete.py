@@ -12,7 +12,7 @@ from starlette.types import ASGIApp
 
 from fhirserver.core.errors import Fault, Kind
 from fhirserver.core.model import Key, Record
-from fhirserver.http.conditions import criteria, repeated
+from fhirserver.http.conditions import criteria, pinned, repeated
 from fhirserver.http.negotiation import prefer
 from fhirserver.http.respond import SECURITY_HEADERS, content_type, etag, json_answer
 from fhirserver.http.server import Server, bearer
@@ -27,7 +27,7 @@ async def delete(request: Request, server: Server) -> ASGIApp:
     """204, also for what is deleted already; 412 if If-Match names another version."""
     key = Key(request.path_params["type"], request.path_params["id"])
     scoped = await server.gate.admit(bearer(request), interaction="delete", type=key.type)
-    [record] = await scoped.write([Erase(key=key, if_version=if_match(request))])
+    [record] = await scoped.write([Erase(key=key, if_version=if_match(request.headers))])
     return _gone(request, scoped, [record])
 
 
@@ -43,7 +43,8 @@ async def delete_conditional(request: Request, server: Server) -> ASGIApp:
         if len(found) > (MOST if several else 1):
             raise Fault(Kind.PRECONDITION_FAILED, "The condition matches several resources.")
         erased = [Erase(key=record.key, if_version=record.version) for record in found]
-        records = await scoped.write(erased, conditions=[Condition(query, len(found))])
+        with pinned(None):
+            records = await scoped.write(erased, conditions=[Condition(query, len(found))])
         return _gone(request, scoped, records)
 
     return await repeated(attempt)

@@ -19,14 +19,13 @@ from starlette.types import ASGIApp
 
 from fhirserver.core import bundle
 from fhirserver.core.bundle import Shape
-from fhirserver.core.dates import interval
-from fhirserver.core.errors import Fault, Kind
 from fhirserver.core.model import HistoryQuery, Key, Record
 from fhirserver.core.page import Page, Position
 from fhirserver.core.stamp import instant
 from fhirserver.http.negotiation import GENERAL
 from fhirserver.http.paging import Paging
 from fhirserver.http.respond import SECURITY_HEADERS, content_type, etag
+from fhirserver.http.selection import bad, moment, number, plus
 from fhirserver.http.server import Server, bearer, strict
 from fhirserver.http.stream import Counted, Streaming
 from fhirserver.http.subset import Cut, elements_of, projection_of, summary_of
@@ -213,53 +212,32 @@ def parse(pairs: list[tuple[str, str]], *, strict: bool) -> Asked:
     applied: list[tuple[str, str]] = []
     for name, value in pairs:
         if name == "_list":
-            raise _bad(name, "is not supported")  # R4 defines it: ignored, it would give more than was asked for
+            raise bad(name, "is not supported")  # R4 defines it: ignored, it would give more than was asked for
         if name not in _ONCE and name not in GENERAL:
             if strict:
-                raise _bad(name[:64], "is no parameter of a history (Prefer: handling=strict)")
+                raise bad(name[:64], "is no parameter of a history (Prefer: handling=strict)")
             continue
         if not value.strip():
-            raise _bad(name, "is empty")
+            raise bad(name, "is empty")
         if name in _ONCE and name in given:
-            raise _bad(name, "is given more than once")
+            raise bad(name, "is given more than once")
         given[name] = value
         if name == "_elements":
             names.append(value)
         elif name == "_sort" and value != _NEWEST_FIRST:  # R4 has no order but this one, and no parameter for it
             if strict:
-                raise _bad(name, f"can only be {_NEWEST_FIRST}")
+                raise bad(name, f"can only be {_NEWEST_FIRST}")
             continue
         if name not in ("_count", "_page"):
-            applied.append((name, _plus(value) if name in ("_since", "_at") else value))
+            applied.append((name, plus(value) if name in ("_since", "_at") else value))
     summary = summary_of(given.get("_summary"))
     counts = summary == "count"
+    count = min(number("_count", given.get("_count", str(DEFAULT_COUNT))), MAX_COUNT)
     return Asked(
-        since=_moment("_since", given["_since"])[0] if "_since" in given else None,
-        at=_moment("_at", given["_at"]) if "_at" in given else None,
-        count=0 if counts else _count(given["_count"]) if "_count" in given else DEFAULT_COUNT,
+        since=moment("_since", given["_since"])[0] if "_since" in given else None,
+        at=moment("_at", given["_at"]) if "_at" in given else None,
+        count=0 if counts else count,
         page=given.get("_page"),
         project=None if counts else projection_of(elements_of(names), summary),
         applied=tuple(applied),
     )
-
-
-def _bad(name: str, reason: str) -> Fault:
-    return Fault(Kind.BAD_REQUEST, f"{name} {reason}.", expression=name)
-
-
-def _plus(value: str) -> str:
-    # "+02:00" in an unescaped query string arrives as " 02:00".
-    return value.strip().replace(" ", "+")
-
-
-def _moment(name: str, value: str) -> tuple[int, int]:
-    try:
-        return interval(_plus(value))
-    except ValueError as error:
-        raise _bad(name, str(error)) from error
-
-
-def _count(value: str) -> int:
-    if not (value.isascii() and value.isdigit()):
-        raise _bad("_count", "must be a whole number, 0 or greater")
-    return min(int(value[:10]), MAX_COUNT)

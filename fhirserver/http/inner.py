@@ -4,32 +4,45 @@ gate, so nothing can be had by an entry that a request would not get."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import logging
 from urllib.parse import unquote
 
 import msgspec
 from starlette.requests import Request
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Message, Scope
 
 from fhirserver.core.errors import Fault, Kind
 from fhirserver.core.jsontext import UNREADABLE
 from fhirserver.http.bundled import Entry, Outcome
+from fhirserver.http.respond import outcome
 from fhirserver.http.server import FHIR_BASE
-
-ANSWER = "fhirserver.answer"
-"""Where the application leaves, in each request's scope, what answers a request: ``(scope, receive, send)``."""
+from fhirserver.http.stream import Aborted
 
 MOST = 16 << 20
 """Bytes of one entry's answer: a batch is answered from memory."""
 
 _PASSED = frozenset({b"authorization", b"host", b"prefer"})
 
-Answer = Callable[[Scope, Receive, Send], Awaitable[None]]
+_log = logging.getLogger("fhirserver.http")
 
 
-async def answer_of(request: Request, entry: Entry) -> Outcome:
+async def outcome_of(request: Request, entry: Entry) -> Outcome:
+    """What became of the entry: its answer, or the Fault there was, also one amid the answer, since a part is none."""
+    try:
+        return await _answer_of(request, entry)
+    except Fault as fault:
+        failure = fault
+    except Aborted as cut:
+        cause = cut.__cause__
+        failure = cause if isinstance(cause, Fault) else Fault(Kind.UNAVAILABLE, "The answer was cut; ask again.")
+    except Exception:  # a defect of ours amid an answer: the other entries, and what has been committed, stand
+        _log.exception("unexpected failure in an entry's answer")
+        failure = Fault(Kind.INTERNAL, "The server failed; the failure has been logged.")
+    return Outcome(status=failure.status, resource=outcome(failure))
+
+
+async def _answer_of(request: Request, entry: Entry) -> Outcome:
     """The entry's answer; Fault TOO_LARGE for one that does not fit into a Bundle."""
-    answer: Answer = request.scope[ANSWER]
     scope, body = _scope(request, entry), sent_as(entry)[1]
     kept = _Kept()
     sent = [{"type": "http.request", "body": body, "more_body": False}]
@@ -40,7 +53,7 @@ async def answer_of(request: Request, entry: Entry) -> Outcome:
         await asyncio.Event().wait()  # nobody leaves: the batch's own reader is waited for elsewhere
         raise AssertionError("an event that nobody sets")
 
-    await answer(scope, receive, kept.send)
+    await request.app(scope, receive, kept.send)
     return Outcome(
         status=kept.status,
         resource=bytes(kept.body) or None,

@@ -18,16 +18,16 @@ from fhirserver.core.errors import Fault, Issue, Kind
 from fhirserver.core.model import Key, Query, Record
 from fhirserver.core.tags import Summary, added, meta_of, removed
 from fhirserver.core.validate import parse
+from fhirserver.http.conditions import pinned, repeated
 from fhirserver.http.parameters import asked
 from fhirserver.http.read import version_of
 from fhirserver.http.respond import content_type, etag, http_date, json_answer
 from fhirserver.http.server import Server, bearer
 from fhirserver.http.stream import Disclosed
-from fhirserver.http.writing import if_match
+from fhirserver.http.writing import current, if_match
 from fhirserver.policy.gate import Put, Scoped, view_tag
 
 INTERACTION = "$meta"
-ATTEMPTS = 5
 MOST = 50_000
 """Resources that one summary looks at: the labels in use are no index of their own."""
 
@@ -44,8 +44,8 @@ async def meta_instance(request: Request, server: Server) -> ASGIApp:
     media_type = content_type(request, request.query_params.get("_format"))
     await asked(request, server, names=())
     record = await scoped.read(key, version_of(request))
-    answer = _answer(meta_of(await _whole(scoped, record)), media_type, record)
-    return Disclosed(answer, scoped.disclosure(interaction=INTERACTION, detail={"resource": str(key)}), count=1)
+    answer = _answer(meta_of(await scoped.whole(record)), media_type, record)
+    return _shown(answer, scoped, INTERACTION, key)
 
 
 async def meta_summary(request: Request, server: Server) -> ASGIApp:
@@ -63,7 +63,7 @@ async def meta_summary(request: Request, server: Server) -> ASGIApp:
             if seen > MOST:
                 raise OverflowError
             for record in batch:
-                summary.take(await _whole(scoped, record))
+                summary.take(await scoped.whole(record))
     except OverflowError:
         told = f"There are more than {MOST} resources, or too many different labels; ask for a type, or a resource."
         raise Fault(Kind.BAD_REQUEST, told, issues=[Issue("too-costly", told)]) from None
@@ -90,35 +90,29 @@ async def _change(request: Request, server: Server, name: str, change: Callable[
     if given is None:
         raise Fault(Kind.BAD_REQUEST, f"{name} needs the parameter meta, with a valueMeta.", expression="meta")
     _must_be_meta(given)
-    version = if_match(request)
-    for attempt in range(ATTEMPTS):
-        try:
-            record, body = await _changed(scoped, key, version, lambda body: change(body, given))
-            return _answer(meta_of(body), media_type, record)
-        except Fault as fault:
-            if fault.kind is not Kind.PRECONDITION_FAILED or version is not None or attempt == ATTEMPTS - 1:
-                raise
-    raise AssertionError("the last attempt returns or raises")
+    version = if_match(request.headers)
+
+    async def attempt() -> ASGIApp:
+        record, body, changed = await _changed(scoped, key, version, lambda body: change(body, given))
+        answer = _answer(meta_of(body), media_type, record)
+        return answer if changed else _shown(answer, scoped, name, key)
+
+    return await repeated(attempt)
 
 
 async def _changed(
     scoped: Scoped, key: Key, version: int | None, change: Callable[[bytes], bytes]
-) -> tuple[Record, bytes]:
-    """The resource with its labels changed: what is stored now, and its JSON."""
-    record = await scoped.read(key)
-    if view_tag(record):
-        raise Fault(Kind.FORBIDDEN, f"{key} cannot be changed by one who does not see all of it.")
-    if version is not None and version != record.version:
-        told = f"{key} is not at version {version}: version {record.version} is current."
-        raise Fault(Kind.PRECONDITION_FAILED, told)
-    before = await _whole(scoped, record)
+) -> tuple[Record, bytes, bool]:
+    """The resource with its labels changed: what is stored now, its JSON, and whether that is a new version."""
+    record, before = await current(scoped, key, version)
     after = change(before)
     put = Put(resource=parse(after), raw=after, id=key.id, if_version=record.version)
     if after == before:
         await scoped.rehearse([put])
-        return record, before
-    [stored] = await scoped.write([put])
-    return stored, stored.body if stored.body is not None else after
+        return record, before, False
+    with pinned(version):
+        [stored] = await scoped.write([put])
+    return stored, stored.body if stored.body is not None else after, True
 
 
 def _must_be_meta(given: bytes) -> None:
@@ -126,10 +120,9 @@ def _must_be_meta(given: bytes) -> None:
     parse(b'{"resourceType":"Parameters","parameter":[{"name":"meta","valueMeta":%b}]}' % given)
 
 
-async def _whole(scoped: Scoped, record: Record) -> bytes:
-    if record.body is not None:
-        return record.body
-    return b"".join([piece async for piece in scoped.body(record)])
+def _shown(answer: ASGIApp, scoped: Scoped, name: str, key: Key) -> ASGIApp:
+    """An answer that shows what is there: audited as a read, whatever was asked for."""
+    return Disclosed(answer, scoped.disclosure(interaction=name, detail={"resource": str(key)}), count=1)
 
 
 def _answer(meta: bytes, media_type: str, record: Record | None = None) -> ASGIApp:

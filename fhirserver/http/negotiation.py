@@ -94,6 +94,13 @@ def _offered(given: str, *, single: bool, ndjson: bool) -> str | None:
     return None
 
 
+def preferred(request: Request, first: Collection[str]) -> list[str]:
+    """The media types of Accept without the refused: the most wanted first, of equals those of ``first``."""
+    items = [item for item in ",".join(request.headers.getlist("accept")).split(",") if item.strip()]
+    kept = [(weight, _name(item)) for item in items if (weight := _weight(item)) > 0]
+    return [name for _, name in sorted(kept, key=lambda pair: (-pair[0], pair[1] not in first))]
+
+
 def _answer(item: str, refused: Collection[str], *, ndjson: bool) -> str | None:
     name, parameters = _name(item), _parameters(item)
     version = parameters.get("fhirversion")

@@ -14,16 +14,16 @@ from typing import NamedTuple
 from starlette.requests import Request
 from starlette.types import ASGIApp
 
-from fhirserver.core.errors import Conflict, Fault, Kind
+from fhirserver.core.errors import Fault, Kind
 from fhirserver.core.model import Key
 from fhirserver.core.patch import Patch, fhirpath_patch, json_patch
-from fhirserver.http.conditions import criteria, repeated, the_one
+from fhirserver.http.conditions import criteria, holding, pinned, repeated, the_one
 from fhirserver.http.limits import body_of
 from fhirserver.http.negotiation import FHIR_JSON, READABLE, content_type, sent_type
 from fhirserver.http.respond import Refused
 from fhirserver.http.server import Server, bearer
-from fhirserver.http.writing import answered, if_match, validated
-from fhirserver.policy.gate import CHANGED, Condition, Put, Scoped, view_tag
+from fhirserver.http.writing import answered, current, if_match, validated
+from fhirserver.policy.gate import Condition, Put, Scoped
 
 JSON_PATCH = "application/json-patch+json"
 ACCEPTED = f"{JSON_PATCH}, {FHIR_JSON}"
@@ -62,7 +62,7 @@ async def patch_conditional(request: Request, server: Server) -> ASGIApp:
         there = await the_one(scoped, query)
         if there is None:
             raise Fault(Kind.NOT_FOUND, "The condition matches no resource.")
-        return await _patched(request, server, scoped, there.key, asked, (Condition(query, 1),))
+        return await _patched(request, server, scoped, there.key, asked, holding(query, there))
 
     return await repeated(attempt)
 
@@ -70,18 +70,10 @@ async def patch_conditional(request: Request, server: Server) -> ASGIApp:
 async def revised(scoped: Scoped, key: Key, change: Patch, version: int | None = None) -> Put:
     """What the patch makes of the resource as the caller reads it now, to be stored if nobody was first.
 
-    Fault as `Scoped.read`; PRECONDITION_FAILED if it is not at ``version``; FORBIDDEN where the caller sees it only in
-    part: the rest would be lost; METHOD_NOT_ALLOWED for a type without patch; BAD_REQUEST or INVALID for a patch that
-    fails.
+    Fault as `current`; METHOD_NOT_ALLOWED for a type without patch; BAD_REQUEST or INVALID for a patch that fails.
     """
     _must_be_patchable(key.type)
-    record = await scoped.read(key)
-    if view_tag(record) is not None:
-        raise Fault(Kind.FORBIDDEN, f"You see only a part of {key}, so you cannot patch it.")
-    if version not in (None, record.version):
-        told = f"{key} is not at version {version}: version {record.version} is current."
-        raise Fault(Kind.PRECONDITION_FAILED, told)
-    body = b"".join([piece async for piece in scoped.body(record)])
+    record, body = await current(scoped, key, version)
     try:
         raw = change.apply(body)
         resource = validated(raw, key.type).resource
@@ -107,7 +99,7 @@ def _must_be_patchable(type_: str) -> None:
 
 async def _asked(request: Request, server: Server) -> _Asked:
     """The patch of the request's body, by its content type; whatever else could be refused is looked at before it."""
-    version = if_match(request)
+    version = if_match(request.headers)
     content_type(request, request.query_params.get("_format"))
     given = _reader(sent_type(request))
     return _Asked(given(await body_of(request, server)), version)
@@ -130,10 +122,6 @@ async def _patched(
     request: Request, server: Server, scoped: Scoped, key: Key, asked: _Asked, conditions: tuple[Condition, ...]
 ) -> ASGIApp:
     put = await revised(scoped, key, asked.change, asked.version)
-    try:
+    with pinned(asked.version):
         [record] = await scoped.write([put], conditions=conditions)
-    except Fault as fault:
-        if fault.kind is Kind.PRECONDITION_FAILED and asked.version is None:
-            raise Conflict(CHANGED) from None  # the version was ours, not the client's: look again
-        raise
     return await answered(request, server, scoped, record, created=False)

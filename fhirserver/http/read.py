@@ -45,7 +45,7 @@ async def read(request: Request, server: Server) -> ASGIApp:
 
         whole = {**headers, "Content-Type": f"{media_type}; charset=utf-8", "Content-Length": str(record.size)}
         return _streamed(server, scoped.body(record), whole, disclosure, still_admitted)
-    body = record.body or b"".join([piece async for piece in scoped.body(record)])
+    body = await scoped.whole(record)
     answer = json_answer(cut(body) if cut else body, media_type, headers=headers)
     return Disclosed(answer, disclosure, count=0 if request.scope.get(HEAD_ONLY) else 1)
 

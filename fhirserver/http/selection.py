@@ -112,23 +112,23 @@ def parse(pairs: Sequence[tuple[str, str]], *, strict: bool) -> Selection:
                 raise Fault(Kind.BAD_REQUEST, f"Unknown parameter {name[:64]!r} (Prefer: handling=strict).")
             continue
         if not value.strip():
-            raise _bad(name, "is empty")
+            raise bad(name, "is empty")
         if name in given and name not in REPEATABLE:
-            raise _bad(name, "is given more than once")
+            raise bad(name, "is given more than once")
         given.setdefault(name, []).append(value)
     one = {name: values[0] for name, values in given.items()}
     types = _types(given["_type"]) if "_type" in given else None
     elements = elements_of(given.get("_elements", []))
     summary = summary_of(one.get("_summary"))
     departed = _choice("_deleted", one.get("_deleted"), frozenset({"only"})) == "only"
-    since = _moment("_since", one["_since"])[0] if "_since" in one else None
+    since = moment("_since", one["_since"])[0] if "_since" in one else None
     if departed and since is None:
-        raise _bad("_deleted", "needs _since")
-    count = _number("_count", one["_count"]) if "_count" in one else None
+        raise bad("_deleted", "needs _since")
+    count = number("_count", one["_count"]) if "_count" in one else None
     if summary == "count":
         count = 0
     applied = [
-        (name, ",".join(given[name]) if name in REPEATABLE else _plus(one[name]))
+        (name, ",".join(given[name]) if name in REPEATABLE else plus(one[name]))
         for name in ("_type", "_since", "start", "end", "_elements", "_summary", "_deleted", "_format")
         if name in given
     ]
@@ -140,21 +140,22 @@ def parse(pairs: Sequence[tuple[str, str]], *, strict: bool) -> Selection:
         summary=None if summary == "count" else summary,
         departed=departed,
         count=count,
-        offset=_number("_offset", one["_offset"]) if "_offset" in one else 0,
+        offset=number("_offset", one["_offset"]) if "_offset" in one else 0,
         page=one.get("_page"),
         format=one.get("_format"),
         applied=tuple(applied),
     )
 
 
-def _bad(name: str, reason: str) -> Fault:
+def bad(name: str, reason: str) -> Fault:
+    """The 400 that names a parameter."""
     return Fault(Kind.BAD_REQUEST, f"{name} {reason}.", expression=name)
 
 
 def _listed(name: str, values: list[str]) -> list[str]:
     items = [item.strip() for value in values for item in value.split(",")]
     if not all(items):
-        raise _bad(name, "holds an empty name")
+        raise bad(name, "holds an empty name")
     return items
 
 
@@ -162,40 +163,43 @@ def _types(values: list[str]) -> frozenset[str]:
     names = _listed("_type", values)
     for name in names:
         if name not in RESOURCE_TYPES:
-            raise _bad("_type", f"names {name[:64]!r}, which is no R4 resource type")
+            raise bad("_type", f"names {name[:64]!r}, which is no R4 resource type")
     return frozenset(names)
 
 
 def _choice(name: str, value: str | None, allowed: frozenset[str]) -> str | None:
     if value is not None and value not in allowed:
-        raise _bad(name, f"must be one of {', '.join(sorted(allowed))}")
+        raise bad(name, f"must be one of {', '.join(sorted(allowed))}")
     return value
 
 
-def _number(name: str, value: str) -> int:
+def number(name: str, value: str) -> int:
+    """A whole number that no store has to refuse."""
     # The length comes first: Python refuses to read thousands of digits.
     if not (value.isascii() and value.isdigit() and len(value) <= _DIGITS) or int(value) > _LARGEST:
-        raise _bad(name, "must be a whole number, 0 or greater")
+        raise bad(name, "must be a whole number, 0 or greater")
     return int(value)
 
 
-def _plus(value: str) -> str:
+def plus(value: str) -> str:
+    """A time as it was meant."""
     # "+02:00" in an unescaped query string arrives as " 02:00".
     return value.strip().replace(" ", "+")
 
 
-def _moment(name: str, value: str) -> tuple[int, int]:
+def moment(name: str, value: str) -> tuple[int, int]:
+    """First and last millisecond of a FHIR date or time."""
     try:
-        return interval(_plus(value))
+        return interval(plus(value))
     except ValueError as error:
-        raise _bad(name, str(error)) from error
+        raise bad(name, str(error)) from error
 
 
 def _care(start: str | None, end: str | None) -> tuple[int, int] | None:
     if start is None and end is None:
         return None
-    first = _moment("start", start)[0] if start else MIN_TIME
-    last = _moment("end", end)[1] if end else MAX_TIME
+    first = moment("start", start)[0] if start else MIN_TIME
+    last = moment("end", end)[1] if end else MAX_TIME
     if first > last:
-        raise _bad("start", "is after end")
+        raise bad("start", "is after end")
     return first, last

@@ -14,14 +14,14 @@ import msgspec
 from starlette.requests import Request
 from starlette.types import ASGIApp
 
-from fhirserver.core.errors import Fault, Invalid
+from fhirserver.core.errors import Invalid
 from fhirserver.http.bundled import Entry, Outcome, Parsed, entries_of, fault_of, named, shell
 from fhirserver.http.changes import Changes
 from fhirserver.http.conditions import repeated
-from fhirserver.http.inner import answer_of
+from fhirserver.http.inner import outcome_of
 from fhirserver.http.limits import body_of
 from fhirserver.http.negotiation import must_be_json, prefer
-from fhirserver.http.respond import content_type, json_answer, outcome
+from fhirserver.http.respond import content_type, json_answer
 from fhirserver.http.server import Server, bearer
 from fhirserver.http.writing import validated
 from fhirserver.policy.gate import Scoped
@@ -52,12 +52,7 @@ async def transaction(request: Request, server: Server) -> ASGIApp:
 
 async def _batch(request: Request, server: Server, parsed: Parsed) -> list[Outcome]:
     """Each entry as a request of its own, with what the gate says to each."""
-    outcomes: dict[int, Outcome] = {}
-    for entry in _ordered(parsed.entries):
-        try:
-            outcomes[entry.number] = await answer_of(request, entry)
-        except Fault as fault:
-            outcomes[entry.number] = Outcome(status=fault.status, resource=outcome(fault))
+    outcomes = {entry.number: await outcome_of(request, entry) for entry in _ordered(parsed.entries)}
     return [outcomes[number] for number in range(len(parsed.entries))]
 
 
@@ -95,7 +90,7 @@ async def _transaction(request: Request, server: Server, scoped: Scoped, parsed:
     outcomes = await changes.outcomes(records, representation=prefer(request).returned == "representation")
     for entry in parsed.entries:
         if entry.method in ("GET", "HEAD"):
-            outcomes[entry.number] = await answer_of(request, entry)
+            outcomes[entry.number] = await outcome_of(request, entry)
         elif entry.number not in outcomes:  # a conditional delete that found nothing
             outcomes[entry.number] = Outcome(status=204)
     return [outcomes[number] for number in range(len(parsed.entries))]

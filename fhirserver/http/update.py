@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp
 
 from fhirserver.core.errors import Fault, Kind
-from fhirserver.http.conditions import criteria, repeated, the_one
+from fhirserver.http.conditions import criteria, holding, repeated, the_one
 from fhirserver.http.server import Server, bearer
 from fhirserver.http.writing import Sent, answered, if_match, received
 from fhirserver.policy.gate import Condition, Put, Scoped
@@ -24,7 +24,7 @@ async def update(request: Request, server: Server) -> ASGIApp:
     sent = await received(request, server, type_)
     if sent.resource.get("id") != id_:
         raise Fault(Kind.BAD_REQUEST, "The resource's id must be the one of the URL.", expression=f"{type_}.id")
-    return await _stored(request, server, scoped, sent, id_, if_match(request), ())
+    return await _stored(request, server, scoped, sent, id_, if_match(request.headers), ())
 
 
 async def update_conditional(request: Request, server: Server) -> ASGIApp:
@@ -33,18 +33,16 @@ async def update_conditional(request: Request, server: Server) -> ASGIApp:
     scoped = await server.gate.admit(bearer(request), interaction="update", type=type_)
     sent = await received(request, server, type_)
     query = criteria(type_, request.url.query)
-    version = if_match(request)
+    version = if_match(request.headers)
 
     async def attempt() -> ASGIApp:
         there = await the_one(scoped, query)
         given = sent.resource.get("id")
-        if there is None:
-            id_ = given or str(uuid4())
-            return await _stored(request, server, scoped, sent, id_, version, (Condition(query, 0),))
-        if given not in (None, there.id):
+        if there is not None and given not in (None, there.id):
             told = "The condition finds a resource of another id than the one that was sent."
             raise Fault(Kind.BAD_REQUEST, told, expression=f"{type_}.id")
-        return await _stored(request, server, scoped, sent, there.id, version, (Condition(query, 1),))
+        id_ = there.id if there else given or str(uuid4())
+        return await _stored(request, server, scoped, sent, id_, version, holding(query, there))
 
     return await repeated(attempt)
 
@@ -60,4 +58,4 @@ async def _stored(
 ) -> ASGIApp:
     put = Put(resource=sent.resource, raw=sent.raw, id=id_, if_version=version)
     [record] = await scoped.write([put], conditions=conditions)
-    return await answered(request, server, scoped, record, created=await scoped.is_new(record))
+    return await answered(request, server, scoped, record, created=scoped.is_new(record))

@@ -76,14 +76,14 @@ async def validate_instance(request: Request, server: Server) -> ASGIApp:
         raise Fault(Kind.BAD_REQUEST, "mode=update needs the resource as it would be.", expression="resource")
     record = await scoped.read(key)
     if mode == "delete":
-        found = await _refused(scoped, Erase(key=key, if_version=if_match(request)))
+        found = await _refused(scoped, Erase(key=key, if_version=if_match(request.headers)))
         return json_answer(_outcome(found), media_type)
     if given.resource is not None:
         found, resource = _content(given.resource, key.type)
         if mode == "update" and resource is not None and not _errors(found):
-            found += await _update(scoped, key, resource, given.resource, if_match(request))
+            found += await _update(scoped, key, resource, given.resource, if_match(request.headers))
         return json_answer(_outcome(found), media_type)
-    found, _ = _content(b"".join([piece async for piece in scoped.body(record)]), key.type)
+    found, _ = _content(await scoped.whole(record), key.type)
     disclosure = scoped.disclosure(interaction=INTERACTION, detail={"resource": str(key)})
     return Disclosed(json_answer(_outcome(found), media_type), disclosure, count=1)
 

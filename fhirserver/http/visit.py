@@ -106,9 +106,7 @@ class Visit(Journey):
 
     async def _references(self, record: Record) -> list[Key]:
         """The resources that a record names and that may stand in a chart."""
-        body = record.body
-        if body is None:
-            body = b"".join([piece async for piece in self.scoped.body(record)])
+        body = await self.scoped.whole(record)
         keys = (Key.parse(reference) for reference in extract(msgspec.json.decode(body)).references)
         return [key for key in keys if key.type not in SUPPORTING_TYPES and key != self.encounter]
 

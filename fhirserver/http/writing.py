@@ -6,6 +6,7 @@ Source: R4 http §3.1.0.1.5 (ETag, If-Match), §3.1.0.1.8 (Prefer), §3.1.0.6 (b
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import msgspec
@@ -14,14 +15,14 @@ from starlette.responses import Response
 
 from fhirserver.core.errors import Fault, Issue, Kind
 from fhirserver.core.jsontext import decode
-from fhirserver.core.model import Record
+from fhirserver.core.model import Key, Record
 from fhirserver.core.validate import parse
 from fhirserver.http.limits import body_of
 from fhirserver.http.negotiation import must_be_json, prefer
 from fhirserver.http.respond import SECURITY_HEADERS, content_type, etag, http_date, json_answer
 from fhirserver.http.server import Server
 from fhirserver.http.subset import asked
-from fhirserver.policy.gate import Scoped, view_tag
+from fhirserver.policy.gate import ANY, Scoped, must_stand_at, view_tag
 
 _TAG = re.compile(r'\s*(?:W/)?"([0-9]{1,9})(?:-[^"]*)?"\s*')
 
@@ -61,19 +62,34 @@ def _sent(resource: dict[str, Any], raw: bytes, type_: str | None) -> Sent:
     return Sent(resource, raw)
 
 
-def if_match(request: Request) -> int | None:
-    """The version of If-Match; None without that header. Fault BAD_REQUEST for one that is no version of ours."""
-    return tagged(request.headers.get("if-match"))
+def if_match(headers: Mapping[str, str]) -> int | None:
+    """The ``if_version`` that a request's headers ask for: by If-Match a version or `ANY` (``*``), by
+    ``If-None-Match: *`` (RFC 9110 §13.1.2) that there be none; None without either.
 
-
-def tagged(given: str | None) -> int | None:
-    """The same of a header's text."""
-    if given is None or given.strip() == "*":
-        return None
+    Fault BAD_REQUEST for an If-Match that is no version of ours.
+    """
+    given = headers.get("if-match")
+    if given is None:
+        return 0 if headers.get("if-none-match", "").strip() == "*" else None
+    if given.strip() == "*":
+        return ANY
     found = _TAG.fullmatch(given)
     if found is None:
         raise Fault(Kind.BAD_REQUEST, 'If-Match must be one version, such as W/"3".', expression="If-Match")
     return int(found[1])
+
+
+async def current(scoped: Scoped, key: Key, version: int | None) -> tuple[Record, bytes]:
+    """A resource that is to be changed in places, and its JSON.
+
+    Fault as `Scoped.read`; PRECONDITION_FAILED if it is not at ``version``; FORBIDDEN where the caller sees it only in
+    part: the rest would be lost.
+    """
+    record = await scoped.read(key)
+    if view_tag(record) is not None:
+        raise Fault(Kind.FORBIDDEN, f"You see only a part of {key}, so you cannot change it.")
+    must_stand_at(version, key, record)
+    return record, await scoped.whole(record)
 
 
 async def answered(

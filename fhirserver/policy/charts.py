@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -56,23 +57,24 @@ class _Group(msgspec.Struct):
         return tuple(dict.fromkeys(key.id for key in targets if key is not None and key.type == "Patient"))
 
 
-class Charts(Past):
+class Charts(Past, ABC):
     """A store and a grant, looked at chart by chart."""
 
     def __init__(self, store: Store, principal: Principal, grant: Grant) -> None:
         super().__init__(store, principal, grant)
         self._handed: set[tuple[str, str, int]] = set()
 
+    @abstractmethod
     async def about(self, patients: Collection[str], *, fresh: bool = False) -> Scoped:
         """`Scoped` says whose Consents a grant holds."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def read(self, key: Key, version: int | None = None) -> Record:
         """`Scoped` says who may read what."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def _refusal(self, key: Key, kind: Kind) -> Fault:
-        raise NotImplementedError
+        """`Scoped` says what a refusal tells."""
 
     async def chart(self, anchor: Key) -> Chart:
         """The chart of a Person (its linked Patients) or of a Patient, for the Patients the caller may see.

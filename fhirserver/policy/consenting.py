@@ -124,7 +124,7 @@ async def list_consents(
         terms.append((f"{REFERENCE_TERM}Organization/{organization}",))
     async for batch in scoped.scan(Query(types=frozenset({"Consent"}), terms=tuple(terms))):
         for record in batch:
-            body = b"".join([piece async for piece in scoped.body(record)])
+            body = await scoped.whole(record)
             yield record, msgspec.json.decode(body), COUNTS in parse_facts(record.facts).parties
 
 

@@ -17,7 +17,7 @@ from fhirserver.policy.charts import Chart
 from fhirserver.policy.dossier import POLICY_EPOCH, Dossiers
 from fhirserver.policy.grant import CONTEXTS, Grant, consented_grant, standing_grant
 from fhirserver.policy.integrity import Integrity
-from fhirserver.policy.items import CHANGED, Condition, Erase, Loaded, Put
+from fhirserver.policy.items import ANY, CHANGED, Condition, Erase, Loaded, Put, must_stand_at
 from fhirserver.policy.keys import Keys
 from fhirserver.policy.persons import view_tag
 from fhirserver.policy.principal import (
@@ -33,6 +33,7 @@ from fhirserver.policy.upkeep import Upkeep
 from fhirserver.store.port import Store
 
 __all__ = [
+    "ANY",
     "CHANGED",
     "OPERATOR_ORGANIZATION",
     "CallerClass",
@@ -47,6 +48,7 @@ __all__ = [
     "Principal",
     "Put",
     "Scoped",
+    "must_stand_at",
     "view_tag",
 ]
 

@@ -7,14 +7,19 @@ from typing import Any, Literal
 import msgspec
 
 from fhirserver.core import stamp
+from fhirserver.core.errors import Fault, Kind
 from fhirserver.core.index import extract
-from fhirserver.core.model import Index, Key, Query
+from fhirserver.core.model import Index, Key, Query, Record
+
+ANY = -1
+"""As ``if_version``: there must be a current version, whichever it is."""
 
 
 class Put(msgspec.Struct, frozen=True, kw_only=True):
     """One resource to be stored: ``resource`` parsed from ``raw`` and validated, ``id`` the logical id it gets.
 
-    ``if_version``: the version that must be current (0: there must be none); None: whatever is there is superseded.
+    ``if_version``: the version that must be current (0: there must be none; `ANY`: there must be one); None: whatever
+    is there is superseded.
     ``parties``: organisations that may see it without being custodian. ``prepared``: what `stamp.prepare` would make of
     ``raw``, which is not read then, so that many megabytes are not copied again.
     """
@@ -28,7 +33,7 @@ class Put(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Erase(msgspec.Struct, frozen=True, kw_only=True):
-    """One resource to be deleted; ``if_version``: the version that must be current."""
+    """One resource to be deleted; ``if_version``: the version that must be current (`ANY`: there must be one)."""
 
     key: Key
     if_version: int | None = None
@@ -68,6 +73,21 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
     def patients(self) -> frozenset[str]:
         """Whose chart it would stand in or be about."""
         return frozenset({*self.index.owners, *self.index.compartments})
+
+
+def must_stand_at(version: int | None, key: Key, record: Record | None) -> None:
+    """Fault PRECONDITION_FAILED unless what is stored under ``key`` now is at ``version``, an ``if_version``."""
+    current = record.version if record is not None and not record.deleted else 0
+    if version is None or version == current or (version == ANY and current):
+        return
+    if version == ANY:
+        told = f"There is no {key}."
+    elif version == 0:
+        told = f"{key} exists."
+    else:
+        state = f"version {current} is current" if current else "it is deleted" if record else "it does not exist"
+        told = f"{key} is not at version {version}: {state}."
+    raise Fault(Kind.PRECONDITION_FAILED, told)
 
 
 def ready(put: Put) -> Item:

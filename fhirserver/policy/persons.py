@@ -139,7 +139,7 @@ async def _current(scoped: Scoped, person: str) -> Record | None:
         if fault.kind in (Kind.NOT_FOUND, Kind.GONE):
             return None
         raise
-    body = b"".join([piece async for piece in scoped.body(record)])
+    body = await scoped.whole(record)
     return msgspec.structs.replace(record, body=body)
 
 

@@ -14,7 +14,7 @@ from fhirserver.policy.consenting import superseded
 from fhirserver.policy.custody import DELETIONS, Known
 from fhirserver.policy.derive import THROUGH, facts_of, facts_through, targets_of
 from fhirserver.policy.dossier import COUNTS, POLICY_EPOCH, whole
-from fhirserver.policy.items import Item
+from fhirserver.policy.items import ANY, Item
 from fhirserver.store.port import Store
 
 _DECIDING = frozenset({"Consent", "Person", "Organization"})
@@ -29,14 +29,15 @@ TERMS_AT_ONCE = 500
 class Plan:
     """The drafts of one commit.
 
-    ``created``: Patients that it makes, with their custodians. ``left``: Patients that a Person no longer links, with
-    theirs. ``unknown``: Patients it refers to that the store does not hold; ``absent``: those of them that a Person
-    links: they must still be absent, since the link would count otherwise. ``heal``: current versions whose facts are
-    understood better now, without a new version.
+    ``fresh``: keys that nothing was under, or a tombstone. ``created``: Patients that it makes, with their custodians.
+    ``left``: Patients that a Person no longer links, with theirs. ``unknown``: Patients it refers to that the store
+    does not hold; ``absent``: those of them that a Person links: they must still be absent, since the link would count
+    otherwise. ``heal``: current versions whose facts are understood better now, without a new version.
     """
 
     def __init__(self) -> None:
         self.drafts: list[Draft] = []
+        self.fresh: set[Key] = set()
         self.created: dict[str, str] = {}
         self.left: dict[str, str] = {}
         self.unknown: set[str] = set()
@@ -55,13 +56,16 @@ class Plan:
         """A new version of the item; a key that was free must still be free when it is committed."""
         record = known.live(item.key)
         if_version = item.put.if_version
-        if if_version is None:
-            if_version = 0 if record is None else record.version if item.key.type in PINNED else None
+        if if_version is None or if_version == ANY:
+            pinned = if_version == ANY or item.key.type in PINNED
+            if_version = 0 if record is None else record.version if pinned else None
         self.drafts.append(
             Draft(key=item.key, head=item.head, tail=item.tail, facts=facts, index=item.index, if_version=if_version)
         )
-        if record is None and item.key.type == "Patient":
-            self.created[item.key.id] = facts.custodian
+        if record is None:
+            self.fresh.add(item.key)
+            if item.key.type == "Patient":
+                self.created[item.key.id] = facts.custodian
         if item.key.type == "Person":
             self.absent.update(set(item.index.owners) - set(facts.owners))
             if record is not None:

@@ -71,6 +71,7 @@ class Scoped(Charts):
         weighed = gate.integrity.mode != "off" and interaction != SYSTEM
         self._checks = Checks(store, gate.integrity, sees=self._may_know) if weighed else None
         self._seen: set[str] = set()
+        self._fresh: frozenset[Key] = frozenset()
 
     # -- reading one ---------------------------------------------------------------------------------------------
 
@@ -157,6 +158,10 @@ class Scoped(Charts):
             return
         async for piece in self._store.body(record):
             yield piece
+
+    async def whole(self, record: Record) -> bytes:
+        """The body of a record this Scoped has given, in one piece."""
+        return record.body if record.body is not None else b"".join([piece async for piece in self.body(record)])
 
     # -- for other patients --------------------------------------------------------------------------------------
 
@@ -285,12 +290,9 @@ class Scoped(Charts):
         """What the caller has just written as it may read it; None if it may not."""
         return (await self._cut([record]))[0] if self.admits(record) else None
 
-    async def is_new(self, record: Record) -> bool:
-        """Whether there was nothing under a written record's key before it, or a tombstone."""
-        if record.version == 1:
-            return True
-        before = await self._store.get(record.key, record.version - 1)
-        return before is None or before.deleted
+    def is_new(self, record: Record) -> bool:
+        """Whether there was nothing under the key of what has just been written, or a tombstone."""
+        return record.key in self._fresh
 
     async def write(
         self, changes: Sequence[Put | Erase], *, conditions: Sequence[Condition] = (), persons: bool = True
@@ -303,7 +305,10 @@ class Scoped(Charts):
             Guard(await self._narrowed(msgspec.structs.replace(each.query, bodies=False)), each.count, CHANGED)
             for each in conditions
         ]
-        return await self._writer().write(changes, conditions=guards, persons=persons)
+        writer = self._writer()
+        records = await writer.write(changes, conditions=guards, persons=persons)
+        self._fresh = writer.fresh
+        return records
 
     async def rehearse(self, changes: Sequence[Put | Erase]) -> None:
         """The Fault that `write` would raise now, if any; nothing is written."""

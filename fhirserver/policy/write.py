@@ -29,7 +29,7 @@ from fhirserver.policy.derive import THROUGH
 from fhirserver.policy.dossier import COUNTS, WIDENED
 from fhirserver.policy.grant import CONTEXTS
 from fhirserver.policy.integrity import Checks
-from fhirserver.policy.items import CHANGED, Erase, Item, Loaded, Put, ready, turns
+from fhirserver.policy.items import CHANGED, Erase, Item, Loaded, Put, must_stand_at, ready, turns
 from fhirserver.policy.plan import Plan, add_persons, decide_facts, supersede
 from fhirserver.policy.principal import OPERATOR_ORGANIZATION, CallerClass, Principal
 from fhirserver.store.port import Store
@@ -57,6 +57,8 @@ class Writer:
         self._principal = principal
         self._organization = principal.organization
         self._operates = principal.caller is CallerClass.OPERATOR
+        self.fresh: frozenset[Key] = frozenset()
+        """Keys of what the last write stored that nothing was under before, or a tombstone."""
 
     # -- all or nothing ------------------------------------------------------------------------------------------
 
@@ -132,6 +134,7 @@ class Writer:
             if record.type == "Consent" and not record.deleted:
                 await self._date_widening(parse_facts(record.facts))
         records = await self._commit(plan, _name(items, erased, known), conditions, guarded=not self._operates)
+        self.fresh = frozenset(plan.fresh)
         return {**gone, **{record.key: record for record in records}}
 
     async def _erase(self, plan: Plan, records: Iterable[Record], known: Known) -> Known:
@@ -161,11 +164,7 @@ class Writer:
         )
         if found is not None:
             await self._refuse(item.key, found)
-        record = known.live(item.key)
-        current = record.version if record else 0
-        if item.put.if_version is not None and item.put.if_version != current:
-            state = f"version {current} is current" if current else "it does not exist"
-            raise Fault(Kind.PRECONDITION_FAILED, f"{item.key} is not at version {item.put.if_version}: {state}.")
+        must_stand_at(item.put.if_version, item.key, known.live(item.key))
 
     def _forbidden(self, item: Item, known: Known) -> Problem | None:
         """Why the caller may not write such a resource at all, whoever holds it."""
@@ -324,9 +323,7 @@ class Writer:
             found = None if holders == {self._organization} else (Kind.FORBIDDEN, BELONGS)
         if found is not None:
             await self._refuse(key, found)
-        if erase.if_version is not None and (record.deleted or record.version != erase.if_version):
-            state = "it is deleted" if record.deleted else f"version {record.version} is current"
-            raise Fault(Kind.PRECONDITION_FAILED, f"{key} is not at version {erase.if_version}: {state}.")
+        must_stand_at(erase.if_version, key, record)
         return record
 
     async def _date_widening(self, facts: Facts) -> None:

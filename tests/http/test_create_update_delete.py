@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import httpx
@@ -77,6 +78,35 @@ async def test_if_match_names_the_version_that_must_be_current(server: Served) -
         odd = await client.put("Patient/p", json=patient("p"), headers={"If-Match": "yesterday"})
         assert odd.status_code == 400
         assert (await client.get("Patient/p")).json()["gender"] == "male"
+
+
+async def test_a_star_asks_that_there_be_some_version_or_none(server: Served) -> None:
+    """If-Match and If-None-Match with ``*`` (RFC 9110 §13.1), alone and in a transaction."""
+    some, none = {"If-Match": "*"}, {"If-None-Match": "*"}
+    async with writer(server) as client:
+        for verb, more in (("PUT", {"json": patient("p")}), ("DELETE", {})):
+            assert (await client.request(verb, "Patient/p", headers=some, **more)).status_code in (404, 412), verb
+        assert (await client.get("Patient/p")).status_code == 404
+        assert (await client.put("Patient/p", json=patient("p"), headers=none)).status_code == 201
+        assert (await client.put("Patient/p", json=patient("p"), headers=none)).status_code == 412
+        again = await client.put("Patient/p", json=patient("p"), headers=some)
+        assert (again.status_code, again.headers["etag"]) == (200, 'W/"2"')
+        replace = [{"op": "add", "path": "/gender", "value": "other"}]
+        changed = await client.patch(
+            "Patient/p", content=json.dumps(replace), headers={**some, "Content-Type": "application/json-patch+json"}
+        )
+        assert changed.status_code == 200
+        request = {"method": "PUT", "url": "Patient/q", "ifMatch": "*"}
+        bundle = {
+            "resourceType": "Bundle",
+            "type": "transaction",
+            "entry": [{"resource": patient("q"), "request": request}],
+        }
+        assert (await client.post("", json=bundle)).status_code == 412
+        assert (await client.delete("Patient/p", headers=some)).status_code == 204
+        assert (await client.delete("Patient/p", headers=some)).status_code == 412
+        assert (await client.put("Patient/p", json=patient("p"), headers=some)).status_code == 412
+        assert (await client.put("Patient/p", json=patient("p"), headers=none)).status_code == 201
 
 
 async def test_of_a_hundred_updates_of_one_version_one_wins(server: Served) -> None:
@@ -235,3 +265,16 @@ async def test_a_persons_view_that_leaves_something_out_cannot_be_written_back(s
         view = (await client.get("Person/human")).json()
         assert len(view["link"]) == 1
         assert (await client.put("Person/human", json=view)).status_code == 400
+
+
+async def test_a_conditional_create_that_shows_what_is_there_is_audited_as_a_read(server: Served) -> None:
+    async with writer(server) as client:
+        await client.put("Practitioner/dr", json=named("dr", "1"))
+        before = len(await server.audit())
+        answer = await client.post(
+            "Practitioner", json=named("x", "1"), headers={"If-None-Exist": "identifier=urn:npi|1"}
+        )
+        assert (answer.status_code, answer.json()["id"]) == (200, "dr")
+        rows = (await server.audit())[before:]
+        assert [(row.interaction, row.outcome) for row in rows] == [("create", "intent"), ("create", "complete")]
+        assert rows[0].detail["resource"] == "Practitioner/dr"

@@ -94,6 +94,15 @@ async def test_adding_and_deleting_make_a_version_each_and_nothing_makes_none(cl
         assert (told(gone), gone.headers["etag"]) == ({"security": [SECRET]}, 'W/"3"')
 
 
+async def test_a_change_that_changes_nothing_shows_the_labels_and_is_audited_as_a_read(clinic: Served) -> None:
+    async with clinic.client(clinic.token("member", org="clinic", scope=FULL)) as client:
+        before = len(await clinic.audit())
+        assert told(await client.post("Patient/p/$meta-add", json=asking(tag=[A])))["tag"] == [A]
+        rows = (await clinic.audit())[before:]
+        assert [(row.interaction, row.outcome) for row in rows] == [("$meta-add", "intent"), ("$meta-add", "complete")]
+        assert rows[0].detail["resource"] == "Patient/p"
+
+
 async def test_labels_decide_from_the_next_request_on(clinic: Served) -> None:
     await load(clinic.gate, [organization("app")])
     await grant_consent(clinic.gate.system(subject="test", organization="operator", purpose="test"), ["p"], "app")

@@ -431,14 +431,14 @@ async def test_a_person_that_is_seen_in_part_cannot_be_patched(server: Served) -
 async def test_a_patch_is_audited_and_so_is_one_that_fails(server: Served) -> None:
     await load(server.gate, [patient("p", birthDate="1950-01-01")], organization="clinic")
     async with writer(server) as client:
-        await changed(client, "Patient/p", [{"op": "test", "path": "/birthDate", "value": "1999"}])
+        await changed(client, "Patient/p", [{"op": "test", "path": "/birthDate", "value": "1999-12-31"}])
         await changed(client, "Patient/p", GENDER)
     rows = [row for row in await server.audit() if row.organization == "clinic" and row.subject == "test"]
     told = [(row.interaction, row.outcome, row.patients) for row in rows if row.interaction in ("patch", "update")]
     assert ("patch", "intent", ("p",)) in told
     assert ("patch", "complete", ("p",)) in told
     assert ("update", "complete", ("p",)) in told
-    assert "1999" not in str(rows)
+    assert "1999-12-31" not in str(rows)
 
 
 async def test_the_observation_of_another_custodians_patient_cannot_be_made_by_a_patch(server: Served) -> None:

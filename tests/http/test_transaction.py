@@ -8,6 +8,7 @@ from base64 import b64encode
 from typing import Any
 
 import httpx
+import pytest
 
 from tests.build import load, observation, patient, practitioner
 from tests.served import Served
@@ -222,3 +223,21 @@ async def test_patches_are_part_of_a_transaction_and_of_a_batch(server: Served) 
                            entry("PUT", "Patient/new", patient("new")))  # fmt: skip
         assert never.status_code == 404
         assert (await client.get("Patient/new")).status_code == 404
+
+
+async def test_a_read_that_fails_after_the_commit_is_told_in_its_entry_and_the_commit_stands(
+    server: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also one that fails amid its answer: a part of it is no answer."""
+    async with writer(server) as client:
+        await post(client, "transaction", *(entry("PUT", f"Patient/{at}", patient(str(at))) for at in range(400)))
+        monkeypatch.setattr("fhirserver.http.inner.MOST", 20_000)
+        reads = [entry("GET", "Patient?_count=400"), entry("GET", "Patient/1"), entry("GET", "Patient/never")]
+        for kind in ("transaction", "batch"):
+            answer = await post(client, kind, *reads, entry("PUT", f"Patient/{kind}", patient(kind)))
+            assert answer.status_code == 200, answer.text
+            assert statuses(answer) == ["413", "200", "404", "201"]
+            told = answer.json()["entry"][0]
+            assert "resource" not in told
+            assert told["response"]["outcome"]["resourceType"] == "OperationOutcome"
+            assert (await client.get(f"Patient/{kind}")).status_code == 200
