@@ -21,6 +21,7 @@ from fhirserver.core.rewrite import refer, relink
 from fhirserver.core.stamp import instant
 from fhirserver.http.bundled import Entry, Outcome, fault_of, named
 from fhirserver.http.conditions import criteria, holding, the_one
+from fhirserver.http.definitions import must_be_free
 from fhirserver.http.inner import local, sent_as
 from fhirserver.http.patch import patch_of, revised
 from fhirserver.http.respond import etag
@@ -134,6 +135,8 @@ class Changes:
 
     def _plan(self, planned: _Planned) -> None:
         entry, key = planned.entry, planned.key
+        if planned.raw is not None:
+            must_be_free(key)
         if planned.same_as is None:
             if key in self._by_key:
                 other = self._by_key[key].place

@@ -19,6 +19,8 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from fhirserver.core.definitions import RESOURCE_TYPES, SearchParameter
+from fhirserver.core.errors import Fault, Kind
+from fhirserver.core.model import Key
 from fhirserver.http import search
 from fhirserver.http.respond import content_type, json_answer, not_modified
 from fhirserver.http.server import Server
@@ -40,6 +42,9 @@ OURS = ("Person-everything",)
 PREFIX = "r4-"
 """Ids of the served SearchParameters are those of R4 behind this: R4's own stay free for who stores its examples."""
 
+DEFINED = ("OperationDefinition", "SearchParameter")
+"""The types of the definitions."""
+
 _ANYTHING = ("Resource",)
 
 
@@ -56,6 +61,12 @@ def is_ours(parameters: Mapping[str, str]) -> bool:
     if parameters["type"] == "OperationDefinition":
         return parameters["id"] in OURS
     return parameters["id"].startswith(PREFIX) and parameters["id"] in _parameters()
+
+
+def must_be_free(key: Key) -> None:
+    """Fault METHOD_NOT_ALLOWED for the id of a definition: what is stored under it nobody would see."""
+    if key.type in DEFINED and is_ours({"type": key.type, "id": key.id}):
+        raise Fault(Kind.METHOD_NOT_ALLOWED, f"{key} is the server's own and cannot be written.")
 
 
 async def definition(request: Request, server: Server) -> ASGIApp:

@@ -11,7 +11,9 @@ from starlette.requests import Request
 from starlette.types import ASGIApp
 
 from fhirserver.core.errors import Fault, Kind
+from fhirserver.core.model import Key
 from fhirserver.http.conditions import criteria, holding, repeated, the_one
+from fhirserver.http.definitions import must_be_free
 from fhirserver.http.server import Server, bearer
 from fhirserver.http.writing import Sent, answered, if_match, received
 from fhirserver.policy.gate import Condition, Put, Scoped
@@ -42,6 +44,7 @@ async def update_conditional(request: Request, server: Server) -> ASGIApp:
             told = "The condition finds a resource of another id than the one that was sent."
             raise Fault(Kind.BAD_REQUEST, told, expression=f"{type_}.id")
         id_ = there.id if there else given or str(uuid4())
+        must_be_free(Key(type_, id_))
         return await _stored(request, server, scoped, sent, id_, version, holding(query, there))
 
     return await repeated(attempt)

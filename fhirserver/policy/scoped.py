@@ -344,7 +344,7 @@ class Scoped(Charts):
             raise Fault(Kind.FORBIDDEN, "Only the operator may import.")
 
     def _writer(self) -> Writer:
-        return Writer(self._store, self._trail, self.principal, self._checks)
+        return Writer(self._store, self._trail, self.principal, self._interaction, self._checks)
 
     @property
     def warnings(self) -> tuple[Issue, ...]:

@@ -43,14 +43,19 @@ WIDENED_MARGIN = 60_000
 """How far ahead (milliseconds) the deletion of a Consent is dated, so that no `_since` falls before its commit."""
 
 _MOST_NAMED = 100
+_KINDS_OF_UPDATE = frozenset({"patch", "$meta-add", "$meta-delete"})
 _Change = Literal["created", "updated", "unchanged"]
 
 
 class Writer:
     """Writes in one caller's name, as the custodian ``principal.organization``."""
 
-    def __init__(self, store: Store, trail: Trail, principal: Principal, checks: Checks | None = None) -> None:
-        """``checks``: of the references of what is written; None leaves them alone."""
+    def __init__(
+        self, store: Store, trail: Trail, principal: Principal, interaction: str, checks: Checks | None = None
+    ) -> None:
+        """``interaction``: what was asked for. ``checks``: of the references of what is written; None leaves them
+        alone."""
+        self._interaction = interaction
         self._store = store
         self._checks = checks
         self._trail = trail
@@ -133,7 +138,7 @@ class Writer:
         for record in gone.values():
             if record.type == "Consent" and not record.deleted:
                 await self._date_widening(parse_facts(record.facts))
-        records = await self._commit(plan, _name(items, erased, known), conditions, guarded=not self._operates)
+        records = await self._commit(plan, _name(self._interaction, items, erased, known), conditions, guarded=not self._operates)
         self.fresh = frozenset(plan.fresh)
         return {**gone, **{record.key: record for record in records}}
 
@@ -365,8 +370,11 @@ async def _let_others(number: int) -> None:
         await asyncio.sleep(0)
 
 
-def _name(items: Sequence[Item], erased: Sequence[Erase], known: Known) -> str:
-    """The interaction that the audit trail names."""
+def _name(asked: str, items: Sequence[Item], erased: Sequence[Erase], known: Known) -> str:
+    """The interaction that the audit trail names: what was asked for where that is a kind of update, else what
+    became of it."""
+    if asked in _KINDS_OF_UPDATE:
+        return asked
     if len(items) + len(erased) > 1:
         return "transaction"
     if erased:

@@ -253,6 +253,12 @@ async def test_definitions_are_public_valid_and_not_to_be_changed(server: Served
             for method in ("PUT", "PATCH", "DELETE"):
                 refused = await client.request(method, path, headers=writer, json=answer.json())
                 assert (refused.status_code, refused.headers["allow"]) == (405, "GET, HEAD, OPTIONS")
+            type_ = path.partition("/")[0]
+            by_condition = await client.put(f"{type_}?url=urn:never", headers=writer, json=answer.json())
+            assert by_condition.status_code == 405
+            entry = {"resource": answer.json(), "request": {"method": "PUT", "url": path}}
+            bundle = {"resourceType": "Bundle", "type": "transaction", "entry": [entry]}
+            assert (await client.post("", headers=writer, json=bundle)).status_code == 405
         assert (await client.get("OperationDefinition/other")).status_code == 401
         assert (await client.get("SearchParameter/r4-nonsense")).status_code == 401
 

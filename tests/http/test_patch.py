@@ -436,8 +436,7 @@ async def test_a_patch_is_audited_and_so_is_one_that_fails(server: Served) -> No
     rows = [row for row in await server.audit() if row.organization == "clinic" and row.subject == "test"]
     told = [(row.interaction, row.outcome, row.patients) for row in rows if row.interaction in ("patch", "update")]
     assert ("patch", "intent", ("p",)) in told
-    assert ("patch", "complete", ("p",)) in told
-    assert ("update", "complete", ("p",)) in told
+    assert told.count(("patch", "complete", ("p",))) == 2
     assert "1999-12-31" not in str(rows)
 
 
