@@ -18,7 +18,7 @@ import pytest
 from fhirserver.core.model import Key
 from fhirserver.policy.consenting import grant_consent, revoke_consent
 from tests.build import by, condition, load, observation, organization, patient, person, practitioner
-from tests.http.test_everything import links, names
+from tests.everything import links, names
 from tests.http.test_streaming import outcome
 from tests.served import Served
 from tests.stores import environment, every_kind_for_proof

@@ -14,20 +14,11 @@ from fhirserver.core.model import Key
 from fhirserver.http import walk as walking
 from fhirserver.policy.consenting import grant_consent
 from tests.build import by, condition, encounter, load, observation, organization, patient, person, practitioner, put
+from tests.everything import Bundle, links, names
 from tests.served import Served
 from tests.stores import every_kind_for_proof
 
 kind = every_kind_for_proof
-Bundle = dict[str, Any]
-
-
-def names(bundle: Bundle) -> list[str]:
-    """``Type/id`` of every entry, in order."""
-    return [f"{entry['resource']['resourceType']}/{entry['resource']['id']}" for entry in bundle.get("entry", [])]
-
-
-def links(bundle: Bundle) -> dict[str, str]:
-    return {link["relation"]: link["url"] for link in bundle["link"]}
 
 
 def to(reference: str) -> dict[str, str]:

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from tests.build import load, observation, patient
-from tests.http.test_everything import links, names
+from tests.everything import links, names
 from tests.served import Served
 
 FHIR = {"Content-Type": "application/fhir+json"}

@@ -1,0 +1,115 @@
+"""What is admitted through another resource: Binary, Provenance, and what accompanies a chart."""
+
+from __future__ import annotations
+
+from fhirserver.core.model import Key
+from fhirserver.policy.gate import Scoped
+from tests.admitted import JSON, World, consent, marks, observation, patient, status_of
+from tests.hospitals import binary, two_hospitals_and_a_human
+
+w = two_hospitals_and_a_human
+
+
+def document(id: str, of: str, binary: str, *labels: str) -> JSON:
+    security = {"meta": observation("x", of, *labels)["meta"]} if labels else {}
+    return {
+        "resourceType": "DocumentReference",
+        "id": id,
+        **security,
+        "status": "current",
+        "subject": {"reference": f"Patient/{of}"},
+        "content": [{"attachment": {"url": f"Binary/{binary}"}}],
+    }
+
+
+async def test_a_binary_is_read_through_an_admitted_resource_that_names_it(w: World) -> None:
+    await w.load("north", binary("b"), document("d", "n", "b"), binary("unnamed"))
+    scoped = await w.caller("third-party", "reader")
+    assert await status_of(scoped, "Binary/b") == 403
+    await w.consent(consent("c", "n"))
+    scoped = await w.caller("third-party", "reader")
+    assert [await status_of(scoped, f"Binary/{id}") for id in ("b", "unnamed")] == [200, 403]
+    own = await w.caller("patient", "north", patient="n")
+    assert [await status_of(own, f"Binary/{id}") for id in ("b", "unnamed")] == [200, 403]
+    assert await status_of(await w.caller("patient", "south", patient="s"), "Binary/b") == 403
+
+
+async def test_a_restricted_binary_needs_the_label_too(w: World) -> None:
+    await w.load("north", binary("b", "R", "HIV"), document("d", "n", "b"))
+    await w.consent(consent("c", "n"))
+    assert await status_of(await w.caller("third-party", "reader"), "Binary/b") == 403
+    await w.consent(consent("c", "n", securityLabel=marks("N", "HIV")))
+    assert await status_of(await w.caller("third-party", "reader"), "Binary/b") == 200
+
+
+async def test_naming_anothers_binary_does_not_open_it(w: World) -> None:
+    assert (
+        await w.load("north", binary("b"), binary("own", securityContext={"reference": "Patient/n"})) == ["created"] * 2
+    )
+    loaded = await w.load("south", document("d", "s", "b"))
+    assert loaded == ["rejected: refers to Binary/b, which belongs to another organisation"]
+    assert await w.load("south", document("e", "s", "later")) == ["created"]
+    assert await w.load("north", binary("later")) == ["created"]
+    await w.consent(consent("c", "s"))
+    scoped = await w.caller("third-party", "reader")
+    assert [await status_of(scoped, f"Binary/{id}") for id in ("b", "later", "own")] == [403, 403, 403]
+    assert await status_of(await w.caller("member", "south"), "Binary/later") == 404
+
+
+async def test_a_provenance_is_open_only_through_all_its_targets(w: World) -> None:
+    def provenance(id: str, *targets: str) -> JSON:
+        return {
+            "resourceType": "Provenance",
+            "id": id,
+            "target": [{"reference": each} for each in targets],
+            "recorded": "2027-01-01T00:00:00Z",
+            "agent": [{"who": {"reference": "Practitioner/dr"}}],
+        }
+
+    await w.load("north", patient("m"), observation("m1", "m"), observation("n9", "n", "R", "HIV"))
+    await w.load(
+        "north",
+        provenance("one", "Observation/n1"),
+        provenance("two", "Observation/n1", "Observation/m1"),
+        provenance("lost", "Observation/n1", "Observation/nowhere"),
+        provenance("far", "https://elsewhere.example/Observation/1"),
+        provenance("labelled", "Observation/n9"),
+    )
+    await w.consent(consent("c", "n"))
+    scoped = await w.caller("third-party", "reader")
+    answers = [await status_of(scoped, f"Provenance/{id}") for id in ("one", "two", "lost", "far", "labelled")]
+    assert answers == [200, 403, 403, 403, 403]
+    assert await w.load(
+        "north", observation("nowhere", "n"), provenance("lost", "Observation/n1", "Observation/nowhere")
+    ) == [
+        "created",
+        "unchanged",
+    ]
+    assert await status_of(scoped, "Provenance/lost") == 200, "understood once its target is there"
+
+
+async def test_supporting_resources_are_never_about_somebody_else(w: World) -> None:
+    def device(id: str, of: str | None) -> JSON:
+        return {"resourceType": "Device", "id": id, **({"patient": {"reference": f"Patient/{of}"}} if of else {})}
+
+    await w.load("north", device("dn", "n"), device("d0", None), binary("b"))
+    await w.load("south", device("ds", "s"), device("d9", None))
+    await w.load("operator", device("shared", None))
+    keys = [Key.parse(each) for each in ("Practitioner/dr", "Device/dn", "Device/ds", "Device/d0", "Device/d9")]
+    keys += [Key.parse(each) for each in ("Device/shared", "Binary/b", "Binary/none", "Observation/n1", "Patient/n")]
+
+    async def given(scoped: Scoped, custodian: str, *patients: str) -> list[str]:
+        found = await scoped.supporting(keys, custodians=frozenset({custodian}), patients=frozenset(patients))
+        return [str(record.key) for record in found]
+
+    north = ["Practitioner/dr", "Device/dn", "Device/d0", "Device/shared", "Binary/b"]
+    assert await given(await w.caller("operator", "operator"), "north", "n") == north
+    assert await given(await w.caller("member", "north"), "north", "n") == north
+    await w.consent(consent("c", "n"))
+    scoped = await w.caller("third-party", "reader", interaction="$everything")
+    assert await given((await scoped.chart(Key("Patient", "n"))).scoped, "north", "n") == north
+    assert await given(scoped, "north", "n") == ["Practitioner/dr"], "a third party without a patient has no more"
+    bare = await (await w.caller("operator", "operator")).supporting(
+        keys, custodians=frozenset({"north"}), patients=frozenset({"n"}), bodies=False
+    )
+    assert [record.body for record in bare] == [None] * len(north)
