@@ -18,9 +18,9 @@ from urllib.parse import parse_qsl, quote
 
 from fhirserver.core.errors import Fault
 from fhirserver.core.model import AuditRow
+from fhirserver.policy.journal import Journal
 from fhirserver.policy.principal import Principal
 from fhirserver.policy.vocabulary import disclosure
-from fhirserver.store.port import AuditLog
 
 Detail = Mapping[str, str | int | bool | list[str]]
 
@@ -34,8 +34,8 @@ _NAMES = re.compile(r"[.:]")
 class Trail:
     """Writes the rows of one caller."""
 
-    def __init__(self, log: AuditLog, principal: Principal, *, pepper: bytes, clock: Callable[[], int]) -> None:
-        self._log = log
+    def __init__(self, journal: Journal, principal: Principal, *, pepper: bytes, clock: Callable[[], int]) -> None:
+        self._journal = journal
         self._principal = principal
         self._pepper = pepper
         self._clock = clock
@@ -71,7 +71,11 @@ class Trail:
 
     async def append(self, row: AuditRow) -> None:
         """Durable when it returns."""
-        await self._log.append([row])
+        await self._journal.append(row)
+
+    async def follow(self, row: AuditRow) -> None:
+        """The same for a row that nobody waits for."""
+        await self._journal.follow(row)
 
     async def deny(self, interaction: str, detail: Detail) -> None:
         """One row for what was refused."""
@@ -127,7 +131,7 @@ class Disclosure:
             intent=self._intent,
         )
         # The row is written whether or not this task is being cancelled, and its failure hides no other error.
-        writing = asyncio.ensure_future(self._trail.append(row))
+        writing = asyncio.ensure_future(self._trail.follow(row))
         writing.add_done_callback(_report)
         try:
             await asyncio.shield(writing)

@@ -18,6 +18,7 @@ from fhirserver.policy.dossier import POLICY_EPOCH, Dossiers
 from fhirserver.policy.grant import CONTEXTS, Grant, consented_grant, standing_grant
 from fhirserver.policy.integrity import Integrity
 from fhirserver.policy.items import ANY, CHANGED, Condition, Erase, Loaded, Put, must_stand_at
+from fhirserver.policy.journal import Journal
 from fhirserver.policy.keys import Keys
 from fhirserver.policy.persons import view_tag
 from fhirserver.policy.principal import (
@@ -95,6 +96,7 @@ class Gate:
         self._keys = keys
         self._authenticator = Authenticator(keys)
         self._dossiers = Dossiers(store)
+        self._journal = Journal(store)
 
     async def admit(self, bearer: str | None, *, interaction: str, type: str | None = None) -> Scoped:
         """The store as the bearer of this token may see it.
@@ -154,7 +156,7 @@ class Gate:
 
     def trail(self, principal: Principal) -> Trail:
         """The audit trail in this caller's name."""
-        return Trail(self._store.audit, principal, pepper=self._keys.pepper, clock=self.clock)
+        return Trail(self._journal, principal, pepper=self._keys.pepper, clock=self.clock)
 
     async def check(self, principal: Principal) -> int:
         """The policy epoch; Fault UNAUTHENTICATED for a token that has expired or was revoked."""

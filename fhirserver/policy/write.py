@@ -138,7 +138,8 @@ class Writer:
         for record in gone.values():
             if record.type == "Consent" and not record.deleted:
                 await self._date_widening(parse_facts(record.facts))
-        records = await self._commit(plan, _name(self._interaction, items, erased, known), conditions, guarded=not self._operates)
+        name = _name(self._interaction, items, erased, known)
+        records = await self._commit(plan, name, conditions, guarded=not self._operates)
         self.fresh = frozenset(plan.fresh)
         return {**gone, **{record.key: record for record in records}}
 
