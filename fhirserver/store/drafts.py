@@ -1,4 +1,4 @@
-"""What every adapter asks of the drafts it is given, and how a body out of line is cut."""
+"""What every adapter asks of the drafts it is given."""
 
 from __future__ import annotations
 
@@ -6,10 +6,6 @@ from collections.abc import Sequence
 
 from fhirserver.core.errors import Conflict, Kind
 from fhirserver.core.model import REFERENCE_TERM, Draft, Index
-
-CHUNK = 256 << 10
-STAMP_PART = 1 << 20
-"""Chunks of the head are numbered below, of the tail above: the stamp is only known at the commit."""
 
 
 def refuse_repetition(drafts: Sequence[Draft]) -> None:
@@ -30,16 +26,3 @@ def check_version(draft: Draft, there: int) -> None:
 def all_terms(index: Index) -> list[str]:
     """A resource's terms, those of its references included; sorted, each once."""
     return sorted({*index.terms, *(REFERENCE_TERM + target for target in index.references)})
-
-
-def parts(draft: Draft) -> list[tuple[int, bytes]]:
-    """(number, bytes) of a draft's chunks; the stamp belongs between, as number ``STAMP_PART``."""
-    head, tail = draft.head, draft.tail
-    found = [(at, head[at * CHUNK : (at + 1) * CHUNK]) for at in range(-(-len(head) // CHUNK))]
-    found += [(STAMP_PART + 1 + at, tail[at * CHUNK : (at + 1) * CHUNK]) for at in range(-(-len(tail) // CHUNK))]
-    return found
-
-
-def stamp_part(version: int, stamp: str) -> bytes:
-    """The bytes of part ``STAMP_PART``; ``stamp`` is `core.stamp.instant` of the commit's time."""
-    return f'"versionId":"{version}","lastUpdated":"{stamp}"'.encode()

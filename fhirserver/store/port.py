@@ -1,7 +1,7 @@
 """The store's port: what a document store must do for this server, and nothing it need not.
 
 Adapters hold no FHIR logic: they keep versions (bytes and index entries), answer `Query` values and count. Each
-method's docstring states its edge cases; `tests/contract/test_store.py` holds every adapter to them.
+method's docstring states its edge cases; the tests in `tests/contract` hold every adapter to them.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from pymongo.database import Database
 
 from fhirserver.store.open import open_store
 from fhirserver.store.port import Store
-from tests.contract.world import Clock
+from tests.contract.world import Clock, draft
 from tests.stores import KINDS, client_of, database_of, fresh
 
 
@@ -36,6 +37,28 @@ async def store(
         await opened.start()
         yield opened
         await opened.close()
+
+
+@pytest.fixture
+async def file(tmp_path: Path) -> Path:
+    """A closed SQLite store with a little of everything."""
+    store = open_store(f"sqlite:///{tmp_path}/store.db", clock=Clock())
+    await store.start()
+    for text in "ab":
+        await store.commit([
+            *(draft(f"Observation/{at}", f"p{at % 3}", text=text, terms=("red", f"t{at}")) for at in range(30)),
+            *(draft(f"Condition/{at}", f"p{at % 3}", text=text, terms=("red",)) for at in range(30)),
+        ])  # fmt: skip
+    await store.close()
+    return tmp_path / "store.db"
+
+
+@pytest.fixture
+def connection(file: Path) -> Iterator[sqlite3.Connection]:
+    """That store's file, past the store."""
+    connection = sqlite3.connect(file, isolation_level=None)
+    yield connection
+    connection.close()
 
 
 @pytest.fixture

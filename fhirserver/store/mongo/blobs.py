@@ -16,12 +16,10 @@ from bson.errors import BSONError
 
 from fhirserver.core.errors import Unavailable
 from fhirserver.core.model import Draft
-from fhirserver.store.drafts import parts
+from fhirserver.store.bodies import KEPT, parts
 from fhirserver.store.mongo.client import Database, again, answering
 
 _STAGED_AT_ONCE = 16
-_KEPT = 24 * 3600 * 1000
-"""Staged and never published for a day (milliseconds): the process that staged it is gone."""
 
 
 async def stage(database: Database, draft: Draft, *, now: int) -> ObjectId:
@@ -77,7 +75,7 @@ async def discard(database: Database, blobs: Sequence[Any]) -> None:
 async def sweep(database: Database, *, now: int) -> None:
     """Remove what killed processes have staged and never published."""
     async with answering():
-        old = await database.blobs.find({"staged": {"$lt": now - _KEPT}}, {"_id": 1}).to_list()
+        old = await database.blobs.find({"staged": {"$lt": now - KEPT}}, {"_id": 1}).to_list()
     await discard(database, [document["_id"] for document in old])
 
 

@@ -21,7 +21,7 @@ Narrow = Callable[[frozenset[str]], Iterable[str]]
 
 
 class Arm(NamedTuple):
-    """One ordered read. ``seq`` is the field that orders it.
+    """One read by the index ``hint``. ``seq`` is the field that orders it.
 
     ``ordered``: the index gives that order; otherwise the engine sorts what it finds, and the reader asks for ranges.
     """
@@ -29,17 +29,17 @@ class Arm(NamedTuple):
     collection: str
     conditions: tuple[Document, ...]
     hint: str
-    ordered: bool
+    ordered: bool = True
 
     @property
     def seq(self) -> str:
         return "seq" if self.collection == "current" else "_id"
 
-    def filter(self, after: int, upto: int | None, *more: Document) -> Document:
-        """The conditions for ``after < seq <= upto``."""
+    def filter(self, after: int, before: int | None, *more: Document) -> Document:
+        """The conditions for ``after < seq < before`` (None: however late)."""
         bounds: Document = {"$gt": after}
-        if upto is not None:
-            bounds["$lte"] = upto
+        if before is not None:
+            bounds["$lt"] = before
         return joined(*self.conditions, {self.seq: bounds}, *more)
 
 
@@ -61,23 +61,23 @@ def current(query: Query, *, by_terms: bool = False) -> list[Arm]:
     types = sorted(query.types or ())
     if query.keys is not None:
         wanted = {"_id": {"$in": sorted({str(key) for key in query.keys})}}
-        return [Arm("current", (wanted, *_types(query), *_place(query), *_terms(query), *common), "_id_", True)]
+        return [Arm("current", (wanted, *_types(query), *_place(query), *_terms(query), *common), "_id_")]
     if query.terms and (by_terms or query.within is None):
-        return [Arm("current", (*_terms(query), *_types(query), *_place(query), *common), "terms", False)]
+        return [Arm("current", (*_terms(query), *_types(query), *_place(query), *common), "terms", ordered=False)]
     if query.within is not None:
         also: Document = {"also": query.within}
-        second = Arm("current", (also, *_types(query), *_terms(query), *common), "chart_also", True)
+        second = Arm("current", (also, *_types(query), *_terms(query), *common), "chart_also")
         home: Document = {"home": query.within}
         arms: list[tuple[tuple[Document, ...], str]] = [((home, *_types(query)), "chart")]
         if 0 < len(types) <= MERGED_TYPES:
             arms = [((home, {"type": each}), "chart_type") for each in types]
         return [
-            *(Arm("current", (*first, *_terms(query), *common), hint, True) for first, hint in arms),
+            *(Arm("current", (*first, *_terms(query), *common), hint) for first, hint in arms),
             second,
         ]
     if 0 < len(types) <= MERGED_TYPES:
-        return [Arm("current", ({"type": each}, *common), "type", True) for each in types]
-    return [Arm("current", (*_types(query), *common), "seq", True)]
+        return [Arm("current", ({"type": each}, *common), "type") for each in types]
+    return [Arm("current", (*_types(query), *common), "seq")]
 
 
 def past(query: Query, as_of: int) -> Arm:
@@ -85,22 +85,18 @@ def past(query: Query, as_of: int) -> Arm:
     driver: Document = {"ended": {"$gt": as_of}}
     conditions = [driver, *_types(query), *_terms(query), *_common(query), {"deleted": False}]
     if query.keys is not None:
-        keys = {"key": {"$in": sorted({str(key) for key in query.keys})}}
-        return Arm("history", (keys, *conditions, *_stands(query)), "key", True)
+        return Arm("history", (*_keys(query), *conditions, *_stands(query)), "key")
     if query.within is not None:
-        return Arm("history", (*_stands(query), *conditions), "chart", True)
+        return Arm("history", (*_stands(query), *conditions), "chart")
     hint = "type" if query.types is not None and len(query.types) == 1 else "ended"
-    return Arm("history", tuple(conditions), hint, True)
+    return Arm("history", tuple(conditions), hint)
 
 
 def left(query: Query, since: int, as_of: int) -> Arm:
     """Superseded chart versions that may be the last of a resource that left the chart; see `scan.Departed`."""
     driver: Document = {"ended": {"$gt": since, "$lte": as_of}}
-    keys: list[Document] = []
-    if query.keys is not None:
-        keys = [{"key": {"$in": sorted({str(key) for key in query.keys})}}]
-    conditions = (*_stands(query), driver, *keys, *_types(query), *_terms(query), *_common(query), {"deleted": False})
-    return Arm("history", conditions, "chart", True)
+    bounds = (driver, *_keys(query), *_types(query), *_terms(query))
+    return Arm("history", (*_stands(query), *bounds, *_common(query), {"deleted": False}), "chart")
 
 
 def probes(query: Query) -> tuple[Document, Document]:
@@ -118,6 +114,11 @@ def joined(*conditions: Mapping[str, Any]) -> Document:
         else:
             merged.update(condition)
     return {**merged, "$and": rest} if rest else merged
+
+
+def _keys(query: Query) -> list[Document]:
+    """Of superseded versions."""
+    return [] if query.keys is None else [{"key": {"$in": sorted({str(key) for key in query.keys})}}]
 
 
 def _types(query: Query) -> list[Document]:

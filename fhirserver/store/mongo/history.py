@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from operator import attrgetter
-from typing import Any, NamedTuple
 
 import msgspec
 from pymongo.asynchronous.client_session import AsyncClientSession
@@ -16,31 +15,13 @@ from pymongo.asynchronous.cursor import AsyncCursor
 
 from fhirserver.core.model import CURRENT, Clause, HistoryQuery, Record
 from fhirserver.store.mongo.client import Database, Document, again
-from fhirserver.store.mongo.codec import BARE, PROJECTION, record
-from fhirserver.store.mongo.filters import MERGED_TYPES, is_large, joined, seen
-from fhirserver.store.mongo.read import BATCH_BYTES, Found, high_water
-from fhirserver.store.mongo.totals import still
+from fhirserver.store.mongo.codec import BARE, PROJECTION
+from fhirserver.store.mongo.filters import MERGED_TYPES, Arm, is_large, joined, seen
+from fhirserver.store.mongo.read import SURVEY, Found, high_water, taken
+from fhirserver.store.mongo.totals import added_up, still
 
 _COUNTED = 2_048
-_SURVEY = 2_048
 _seq = attrgetter("seq")
-
-
-class Arm(NamedTuple):
-    """One read by the index ``hint``, in order of ``order``, which rises with seq; empty where there is one at most."""
-
-    collection: str
-    conditions: tuple[Document, ...]
-    hint: str
-    order: str
-
-    @property
-    def seq(self) -> str:
-        return "seq" if self.collection == "current" else "_id"
-
-    def filter(self, after: int, before: int, *more: Document) -> Document:
-        """The conditions for ``after < seq < before``."""
-        return joined(*self.conditions, {self.seq: {"$gt": after, "$lt": before}}, *more)
 
 
 def arms(query: HistoryQuery) -> list[Arm]:
@@ -57,18 +38,28 @@ def arms(query: HistoryQuery) -> list[Arm]:
     if query.key is not None:
         key = str(query.key)
         return [
-            Arm("current", ({"_id": key}, *among, *standing), "_id_", ""),
-            Arm("history", ({"key": key}, *among, *standing, *past), "key", "version"),
+            Arm("current", ({"_id": key}, *among, *standing), "_id_"),
+            Arm("history", ({"key": key}, *among, *standing, *past), "key"),
         ]
     if 0 < len(types) <= MERGED_TYPES:
         return [
-            *(Arm("current", ({"type": each}, *standing), "type", "seq") for each in types),
-            *(Arm("history", ({"type": each}, *standing, *past), "feed", "_id") for each in types),
+            *(Arm("current", ({"type": each}, *standing), "type") for each in types),
+            *(Arm("history", ({"type": each}, *standing, *past), "feed") for each in types),
         ]
     return [
-        Arm("current", (*among, *standing), "seq", "seq"),
-        Arm("history", (*among, *standing, *past), "_id_", "_id"),
+        Arm("current", (*among, *standing), "seq"),
+        Arm("history", (*among, *standing, *past), "_id_"),
     ]
+
+
+def _order(arm: Arm) -> str:
+    """The field that rises with seq and whose order the arm's index gives; empty where there is one version at most.
+
+    For the arms of this module only: those by ``key`` and by the ``_id_`` of a current version are of one resource.
+    """
+    if arm.hint == "key":
+        return "version"
+    return "" if (arm.collection, arm.hint) == ("current", "_id_") else arm.seq
 
 
 class Versions:
@@ -102,15 +93,8 @@ class Versions:
     async def _total(self, session: AsyncClientSession) -> int:
         """All that is there at one moment: what moves from one collection to the other is counted once."""
         await self._begin(session)
-        limit = self._query.limit
-        options: dict[str, Any] = {} if limit is None else {"limit": limit}
-        total = 0
-        for arm in self._arms:
-            asked = arm.filter(self._query.after, self._before)
-            total += await self._database[arm.collection].count_documents(
-                asked, session=session, hint=arm.hint, **options
-            )
-        return total if limit is None else min(total, limit)
+        ranges = [(arm, arm.filter(self._query.after, self._before)) for arm in self._arms]
+        return await added_up(self._database, ranges, self._query.limit, session)
 
     async def _begin(self, session: AsyncClientSession | None = None) -> int:
         if self._as_of is None:
@@ -140,22 +124,14 @@ class Versions:
 
     async def _read(self, arm: Arm, after: int, limit: int, admitted: Sequence[Document]) -> Found:
         """The newest of an arm's versions, with at most `BATCH_BYTES` of bodies."""
-        wanted = PROJECTION if self._query.bodies else BARE
-        cursor = self._cursor(arm, arm.filter(after, self._before, *admitted), wanted, limit)
-        records: list[Record] = []
-        size = 0
-        async with cursor:
-            async for document in cursor:
-                one = record(document)
-                size += one.size
-                if self._query.bodies and size > BATCH_BYTES and records:
-                    return Found(records, True)
-                records.append(one)
-        return Found(records, len(records) == limit)
+        bodies = self._query.bodies
+        wanted = arm.filter(after, self._before, *admitted)
+        return await taken(self._cursor(arm, wanted, PROJECTION if bodies else BARE, limit), limit, bodies=bodies)
 
     def _cursor(self, arm: Arm, wanted: Document, fields: Document, limit: int) -> AsyncCursor[Document]:
         cursor = self._database[arm.collection].find(wanted, fields).limit(limit).batch_size(limit).hint(arm.hint)
-        return cursor.sort(arm.order, -1) if arm.order else cursor
+        order = _order(arm)
+        return cursor.sort(order, -1) if order else cursor
 
     async def _narrowed(self) -> tuple[int, list[Document]]:
         """The condition of what is visible, with owners that candidates have where the grant's own set is large; and
@@ -166,8 +142,8 @@ class Versions:
         owners: set[str] = set()
         for arm in self._arms:
             candidates = arm.filter(lowest, self._before)
-            found = await self._cursor(arm, candidates, {"owners": 1, "seq": 1}, _SURVEY).to_list()
-            if len(found) == _SURVEY:
+            found = await self._cursor(arm, candidates, {"owners": 1, "seq": 1}, SURVEY).to_list()
+            if len(found) == SURVEY:
                 lowest = max(lowest, int(found[-1]["seq"]) - 1)
             owners.update(owner for document in found for owner in document["owners"])
         return lowest, seen(visible, lambda wanted: sorted(wanted & owners))

@@ -7,17 +7,18 @@ from operator import attrgetter
 from typing import NamedTuple
 
 from pymongo.asynchronous.client_session import AsyncClientSession
+from pymongo.asynchronous.cursor import AsyncCursor
 
 from fhirserver.core.model import HighWater, Key, Record, Visible
+from fhirserver.store.bodies import BATCH_BYTES
 from fhirserver.store.mongo import filters
 from fhirserver.store.mongo.client import Database, Document, again
 from fhirserver.store.mongo.codec import BARE, PROJECTION, record
 from fhirserver.store.mongo.filters import Arm
 from fhirserver.store.mongo.schema import COUNTER
 
-BATCH_BYTES = 4 << 20
-"""A batch ends before its bodies grow beyond this (one record at least)."""
-_SURVEY = 2_048
+SURVEY = 2_048
+"""How many candidates at a time tell which owners can matter."""
 _seq = attrgetter("seq")
 
 
@@ -88,8 +89,12 @@ async def read(
 ) -> Found:
     """The first of an arm's versions with ``after < seq <= upto``, in order, with at most `BATCH_BYTES` of bodies."""
     wanted = PROJECTION if bodies else BARE
-    cursor = database[arm.collection].find(arm.filter(after, upto, *more), wanted, session=session)
-    cursor = cursor.sort(arm.seq, 1).limit(limit).batch_size(limit).hint(arm.hint)
+    cursor = database[arm.collection].find(arm.filter(after, upto + 1, *more), wanted, session=session)
+    return await taken(cursor.sort(arm.seq, 1).limit(limit).batch_size(limit).hint(arm.hint), limit, bodies=bodies)
+
+
+async def taken(cursor: AsyncCursor[Document], limit: int, *, bodies: bool) -> Found:
+    """The versions of a cursor with that limit, with at most `BATCH_BYTES` of bodies."""
     records: list[Record] = []
     size = 0
     async with cursor:
@@ -116,9 +121,9 @@ async def narrowed(
         return end, filters.seen(visible)
     owners: set[str] = set()
     for arm in arms:
-        cursor = database[arm.collection].find(arm.filter(after, end), {"owners": 1, "seq": 1}, session=session)
-        found = await cursor.sort(arm.seq, 1).limit(_SURVEY).hint(arm.hint).to_list()
-        if len(found) == _SURVEY:
+        cursor = database[arm.collection].find(arm.filter(after, end + 1), {"owners": 1, "seq": 1}, session=session)
+        found = await cursor.sort(arm.seq, 1).limit(SURVEY).hint(arm.hint).to_list()
+        if len(found) == SURVEY:
             end = min(end, int(found[-1]["seq"]))
         owners.update(owner for document in found for owner in document["owners"])
     return end, filters.seen(visible, lambda wanted: sorted(wanted & owners))

@@ -220,7 +220,7 @@ class Changes:
         end = (await high_water(self._database)).seq
         found = [
             await read(self._database, arm, self._after, end, self._batch, bodies=self._bodies)
-            for arm in (Arm("current", (), "seq", True), Arm("history", (), "_id_", True))
+            for arm in (Arm("current", (), "seq"), Arm("history", (), "_id_"))
         ]
         records, cut = merged(found, self._batch, end)
         self._after = cut

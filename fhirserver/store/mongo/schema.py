@@ -1,7 +1,7 @@
 """Collections and indexes of the MongoDB store; each index with the reason it is there.
 
-`tests/contract/test_store_mongo.py` holds the query shapes to these indexes. Reads name the index they want: a planner
-that guesses between the chart and the seq index was measured to read whole collections.
+`tests/contract/test_store_mongo_plans.py` holds the query shapes to these indexes. Reads name the index they want: a
+planner that guesses between the chart and the seq index was measured to read whole collections.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from pymongo import ReturnDocument
 from pymongo.asynchronous.client_session import AsyncClientSession
@@ -23,6 +23,7 @@ from fhirserver.core.model import (
     Record,
     Tally,
 )
+from fhirserver.store.bodies import whole
 from fhirserver.store.drafts import refuse_repetition
 from fhirserver.store.mongo import blobs, codec, history, native, read, scan, schema, totals, verify
 from fhirserver.store.mongo.audit import MongoAudit, Order
@@ -58,6 +59,11 @@ class _Parts(NamedTuple):
     presence: Presence
     current: Together[Document]
     sweeper: asyncio.Task[None]
+
+
+class _Steps(Protocol):
+    async def step(self) -> tuple[list[Record], bool]:
+        """The next records (perhaps none) and whether that was the last of them."""
 
 
 class MongoStore:
@@ -113,7 +119,8 @@ class MongoStore:
         order = Order(self._clock, last["_id"] if last else b"")
         ledger = MongoLedger(database, clock=self._clock)
         presence = Presence(client, database)
-        committer, audit = Committer(presence, self._begin), MongoAudit(database, order)
+        committer = Committer(presence, lambda session: self._begin(database, session))
+        audit = MongoAudit(database, order)
         sweeper = asyncio.create_task(_sweep(database, ledger, self._clock))
         current: Together[Document] = Together(lambda keys: read.present(database, keys))
         self._parts = _Parts(client, database, committer, ledger, audit, order, presence, current, sweeper)
@@ -135,15 +142,12 @@ class MongoStore:
         self._floor = max(self._floor, least, self._clock())
         return self._floor
 
-    async def _begin(self, session: AsyncClientSession) -> Transaction:
+    async def _begin(self, database: Database, session: AsyncClientSession) -> Transaction:
         """Lock the counter and see where the store stands.
 
         Every timestamp that was told to anybody is at most the time of an audit row, so `_since` = a timestamp stays
         true when a clock steps back or another server's is behind.
         """
-        database = session.client.get_database(
-            self._place.database  # in a transaction its own concerns hold
-        )
         counter = await database.store.find_one_and_update(
             {"_id": COUNTER}, {"$inc": {"turn": 1}}, return_document=ReturnDocument.AFTER, session=session
         )
@@ -194,13 +198,8 @@ class MongoStore:
         database = self._database
         return await again(database, lambda: totals.tally(database, query))
 
-    async def history(self, query: HistoryQuery, batch: int = 256) -> AsyncIterator[list[Record]]:
-        steps, done = history.Versions(self._database, query, batch), False
-        while not done:
-            records, done = await steps.step()
-            if records:
-                yield records
-            self._open()
+    def history(self, query: HistoryQuery, batch: int = 256) -> AsyncIterator[list[Record]]:
+        return self._stepped(lambda database: history.Versions(database, query, batch))
 
     async def count_history(self, query: HistoryQuery) -> int:
         return await history.Versions(self._database, query, 1).count()
@@ -270,21 +269,22 @@ class MongoStore:
         database = self._database
         return await again(database, lambda: read.seq_before(database, time))
 
-    async def changes(self, after: int) -> AsyncIterator[list[Record]]:
-        steps = scan.Changes(self._database, after, _FEED_BATCH)
-        done = False
-        while not done:
+    def changes(self, after: int) -> AsyncIterator[list[Record]]:
+        return self._stepped(lambda database: scan.Changes(database, after, _FEED_BATCH))
+
+    async def _stepped(self, reader: Callable[[Database], _Steps]) -> AsyncIterator[list[Record]]:
+        """What a reader gives step by step, as long as the store is open."""
+        steps = reader(self._database)
+        while True:
             records, done = await steps.step()
             if records:
                 yield records
+            if done:
+                return
+            self._open()
 
-    async def body(self, record: Record) -> AsyncIterator[bytes]:
-        given = 0
-        async for piece in self._pieces(record):
-            given += len(piece)
-            yield piece
-        if given != record.size:  # what is not whole must not end like what is
-            raise Unavailable
+    def body(self, record: Record) -> AsyncIterator[bytes]:
+        return whole(record, self._pieces(record))
 
     async def _pieces(self, record: Record) -> AsyncIterator[bytes]:
         if record.body is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -27,18 +27,23 @@ async def count(database: Database, query: Query, session: AsyncClientSession | 
     if query.departed_since is not None or filters.is_large(query.visible):
         return sum([len(records) async for records in _steps(database, query, session)])
     if session is not None or _in_one_read(query):
-        total = await _total(database, query, session)
-    else:
-        total = await again(database, lambda: still(database, lambda held: _total(database, query, held)))
-    return total if query.limit is None else min(total, query.limit)
+        return await _total(database, query, session)
+    return await again(database, lambda: still(database, lambda held: _total(database, query, held)))
 
 
 async def _total(database: Database, query: Query, session: AsyncClientSession | None) -> int:
+    return await added_up(database, await _ranges(database, query, session), query.limit, session)
+
+
+async def added_up(
+    database: Database, ranges: Sequence[tuple[Arm, Document]], limit: int | None, session: AsyncClientSession | None
+) -> int:
+    """How many versions meet the condition of their arm, counted up to ``limit``."""
     total = 0
-    for arm, condition in await _ranges(database, query, session):
-        options: dict[str, Any] = {} if query.limit is None else {"limit": query.limit}
+    for arm, condition in ranges:
+        options: dict[str, Any] = {} if limit is None else {"limit": limit}
         total += await database[arm.collection].count_documents(condition, session=session, hint=arm.hint, **options)
-    return total
+    return total if limit is None else min(total, limit)
 
 
 async def tally(database: Database, query: Query) -> list[Tally]:
@@ -79,7 +84,8 @@ async def _ranges(database: Database, query: Query, session: AsyncClientSession 
     arms = filters.current(query)
     if query.as_of is not None:
         arms.append(filters.past(query, query.as_of))
-    return [(arm, arm.filter(after, query.as_of, *filters.seen(query.visible))) for arm in arms]
+    before = None if query.as_of is None else query.as_of + 1
+    return [(arm, arm.filter(after, before, *filters.seen(query.visible))) for arm in arms]
 
 
 def _in_one_read(query: Query) -> bool:

@@ -16,7 +16,7 @@ from bson.codec_options import CodecOptions
 from fhirserver.core.errors import Unavailable
 from fhirserver.core.model import CURRENT, Facts, Index, Record, parse_facts
 from fhirserver.core.stamp import digest, instant
-from fhirserver.store.drafts import stamp_part
+from fhirserver.store.bodies import stamp_part
 from fhirserver.store.mongo import native, schema
 from fhirserver.store.mongo.blobs import pieces
 from fhirserver.store.mongo.client import Database, Document, again, answering

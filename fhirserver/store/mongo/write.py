@@ -15,7 +15,8 @@ from pymongo.read_concern import ReadConcern
 from fhirserver.core.errors import Conflict, Unavailable
 from fhirserver.core.model import CURRENT, Facts, Guard, Index, Key, Record
 from fhirserver.core.stamp import instant, render
-from fhirserver.store.drafts import STAMP_PART, check_version, stamp_part
+from fhirserver.store.bodies import STAMP_PART, stamp_part
+from fhirserver.store.drafts import check_version
 from fhirserver.store.mongo import filters, native, totals
 from fhirserver.store.mongo.client import Database, Document
 from fhirserver.store.mongo.codec import Prepared, fields, native_of, superseded

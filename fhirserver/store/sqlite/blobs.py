@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fhirserver.core.model import Draft
-from fhirserver.store.drafts import parts
+from fhirserver.store.bodies import KEPT, parts
 from fhirserver.store.sqlite.committer import Committer, Job
 from fhirserver.store.sqlite.write import Transaction
 
 INLINE_BOUND = 1 << 20
 _STAGED_AT_ONCE = 16
-_KEPT = 24 * 3600 * 1000
-"""Staged and never published for a day (milliseconds): the process that staged it is gone."""
 
 
 async def stage(committer: Committer, draft: Draft, *, now: int) -> int:
@@ -48,9 +46,7 @@ async def discard(committer: Committer, blobs: Sequence[int]) -> None:
 
 def sweep(transaction: Transaction) -> None:
     """Remove what killed processes have staged and never published."""
-    rows = transaction.connection.execute(
-        "SELECT id FROM blobs WHERE staged < ?", (transaction.now - _KEPT,)
-    ).fetchall()
+    rows = transaction.connection.execute("SELECT id FROM blobs WHERE staged < ?", (transaction.now - KEPT,)).fetchall()
     _remove(transaction, [row[0] for row in rows])
 
 

@@ -15,9 +15,11 @@ from typing import NamedTuple
 import msgspec
 
 from fhirserver.core.model import CURRENT, HistoryQuery, Record
+from fhirserver.store.bodies import BATCH_BYTES
 from fhirserver.store.sqlite.codec import joined, understood
 from fhirserver.store.sqlite.intern import Texts
-from fhirserver.store.sqlite.read import BATCH_BYTES, fetch, reading
+from fhirserver.store.sqlite.plan import high_water
+from fhirserver.store.sqlite.read import fetch, reading
 from fhirserver.store.sqlite.visible import SHIFT, Admission
 
 Value = int | str
@@ -192,8 +194,7 @@ class Versions:
     def _begin(self, connection: sqlite3.Connection) -> None:
         as_of = self._query.as_of
         if as_of is None:
-            row = connection.execute("SELECT last FROM commits ORDER BY last DESC LIMIT 1").fetchone()
-            as_of = row[0] if row else 0
+            as_of = high_water(connection).seq
         self._sides = sides(connection, self._texts, self._query, as_of, open_=self._admission.open)
         self._before = min(self._before, as_of + 1)
 

@@ -2,9 +2,10 @@
 """A `Query` as SQL: which index drives it, and what is asked of each candidate.
 
 Every plan gives rows ``(seq, type, facts, supports, size)`` in seq order from one index range (or from a merge of
-a few), so that a batch is a short keyset read wherever it begins. `tests/contract/test_plans.py` holds each shape to
-its index. With ``as_of`` there are two sides, current versions and the few that ended later; each is ordered by
-itself and they are merged in Python, because SQLite plans their UNION as a walk through both (188 times slower).
+a few), so that a batch is a short keyset read wherever it begins. `tests/contract/test_store_sqlite_plans.py` holds
+each shape to its index. With ``as_of`` there are two sides, current versions and the few that ended later; each is
+ordered by itself and they are merged in Python, because SQLite plans their UNION as a walk through both (188 times
+slower).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from fhirserver.core.model import CURRENT, Query
+from fhirserver.core.model import CURRENT, HighWater, Query
 from fhirserver.store.sqlite.codec import Term, hash_term, joined
 from fhirserver.store.sqlite.intern import Texts
 from fhirserver.store.sqlite.schema import REGION_BITS
@@ -124,10 +125,15 @@ def seq_before(connection: sqlite3.Connection, time: int) -> int:
     return row[0] if row else 0
 
 
+def high_water(connection: sqlite3.Connection) -> HighWater:
+    """The last seq, and the time of that commit."""
+    row = connection.execute("SELECT last, updated FROM commits ORDER BY last DESC LIMIT 1").fetchone()
+    return HighWater(*row) if row else HighWater(0, 0)
+
+
 def last_region(connection: sqlite3.Connection) -> int:
     """The region of the last version."""
-    row = connection.execute("SELECT last FROM commits ORDER BY last DESC LIMIT 1").fetchone()
-    return row[0] >> REGION_BITS if row else 0
+    return high_water(connection).seq >> REGION_BITS
 
 
 _NEXT_REGION = (

@@ -13,13 +13,12 @@ from typing import NamedTuple
 import msgspec
 
 from fhirserver.core.model import CURRENT, Key, Query, Record, Tally
+from fhirserver.store.bodies import BATCH_BYTES
 from fhirserver.store.sqlite.codec import Meta, joined, unpack_metas
 from fhirserver.store.sqlite.intern import Texts
 from fhirserver.store.sqlite.plan import Plan, Side, compile_query
 from fhirserver.store.sqlite.visible import SHIFT, Admission
 
-BATCH_BYTES = 4 << 20
-"""A batch ends before its bodies grow beyond this (one record at least): memory does not follow the resources' size."""
 _WINDOW = 4096
 _LOOKS = 4
 _ints = msgspec.json.Decoder(list[int]).decode

@@ -21,6 +21,7 @@ from fhirserver.core.model import (
     Record,
     Tally,
 )
+from fhirserver.store.bodies import whole
 from fhirserver.store.drafts import refuse_repetition
 from fhirserver.store.sqlite import history, read, schema, verify
 from fhirserver.store.sqlite.audit import SqliteAudit, insert
@@ -29,11 +30,13 @@ from fhirserver.store.sqlite.committer import Committer, Job
 from fhirserver.store.sqlite.file import StoreFile
 from fhirserver.store.sqlite.intern import Texts
 from fhirserver.store.sqlite.ledger import SqliteLedger, increment
-from fhirserver.store.sqlite.plan import seq_before
+from fhirserver.store.sqlite.plan import high_water, seq_before
 from fhirserver.store.sqlite.readers import Readers
 from fhirserver.store.sqlite.write import Prepared, Transaction, prepare
 
 _FEED_BATCH = 256
+_Step = Callable[[sqlite3.Connection], tuple[list[Record], bool]]
+"""The next records (perhaps none) and whether that was the last of them."""
 
 
 class SqliteStore:
@@ -121,15 +124,10 @@ class SqliteStore:
     async def tally(self, query: Query) -> list[Tally]:
         return await self._readers.run(lambda connection: read.tally(connection, self._texts, query))
 
-    async def history(self, query: HistoryQuery, batch: int = 256) -> AsyncIterator[list[Record]]:
-        steps, done = history.Versions(self._texts, query, batch), False
+    def history(self, query: HistoryQuery, batch: int = 256) -> AsyncIterator[list[Record]]:
         # What a grant shows may be rare, and is then looked for among thousands: never on the loop.
-        begin = self._readers.short if query.key is not None or query.visible == EVERYTHING else self._readers.run
-        while not done:
-            records, done = await begin(steps.step)
-            if records:
-                yield records
-            await asyncio.sleep(0)  # a read at once is no suspension point, and others wait
+        short = query.key is not None or query.visible == EVERYTHING
+        return self._stepped(history.Versions(self._texts, query, batch).step, short=short)
 
     async def count_history(self, query: HistoryQuery) -> int:
         return await self._readers.run(history.Versions(self._texts, query, 1).count)
@@ -169,9 +167,8 @@ class SqliteStore:
 
     async def high_water(self) -> HighWater:
         def work(connection: sqlite3.Connection) -> HighWater:
-            row = connection.execute("SELECT last, updated FROM commits ORDER BY last DESC LIMIT 1").fetchone()
-            last, updated = row or (0, 0)
-            return HighWater(last, committer.now(updated))
+            mark = high_water(connection)
+            return HighWater(mark.seq, committer.now(mark.time))
 
         committer = self._committer
         return await self._readers.short(work)
@@ -179,21 +176,20 @@ class SqliteStore:
     async def seq_at(self, time: int) -> int:
         return await self._readers.short(lambda connection: seq_before(connection, time))
 
-    async def changes(self, after: int) -> AsyncIterator[list[Record]]:
-        steps = read.Changes(self._texts, after, _FEED_BATCH)
+    def changes(self, after: int) -> AsyncIterator[list[Record]]:
+        return self._stepped(read.Changes(self._texts, after, _FEED_BATCH).step)
+
+    async def _stepped(self, step: _Step, *, short: bool = False) -> AsyncIterator[list[Record]]:
+        """What a reader gives step by step; ``short``: each is a read of well below a millisecond."""
         done = False
         while not done:
-            records, done = await self._readers.run(steps.step)
+            records, done = await (self._readers.short(step) if short else self._readers.run(step))
             if records:
                 yield records
+            await asyncio.sleep(0)  # a read at once is no suspension point, and others wait
 
-    async def body(self, record: Record) -> AsyncIterator[bytes]:
-        given = 0
-        async for piece in self._pieces(record):
-            given += len(piece)
-            yield piece
-        if given != record.size:  # what is not whole must not end like what is
-            raise Unavailable
+    def body(self, record: Record) -> AsyncIterator[bytes]:
+        return whole(record, self._pieces(record))
 
     async def _pieces(self, record: Record) -> AsyncIterator[bytes]:
         if record.body is not None:
@@ -233,9 +229,7 @@ class SqliteStore:
             yield "The other versions cannot be read: the file is damaged."
 
     async def _verify_content(self, derive: Callable[[Record, bytes], tuple[Facts, Index]]) -> AsyncIterator[str]:
-        steps, done = read.Changes(self._texts, 0, _FEED_BATCH, bodies=False), False
-        while not done:
-            records, done = await self._readers.run(steps.step)
+        async for records in self._stepped(read.Changes(self._texts, 0, _FEED_BATCH, bodies=False).step):
             for record in records:
                 pieces = [piece async for piece in self._pieces(record)]
                 body = b"".join(pieces)

@@ -7,11 +7,11 @@ import sqlite3
 from collections.abc import Callable, Iterable
 
 from fhirserver.core.model import CURRENT, Facts, Index, Record
-from fhirserver.store.sqlite.codec import Entries, joined, pack, unpack_entries
+from fhirserver.store.sqlite.codec import Entries, pack
 from fhirserver.store.sqlite.intern import Texts
 from fhirserver.store.sqlite.read import reading
 from fhirserver.store.sqlite.schema import REGION_BITS
-from fhirserver.store.sqlite.write import INDEX_TABLES, make_entries, term_numbers
+from fhirserver.store.sqlite.write import INDEX_TABLES, entries_of, make_entries, term_numbers
 
 _SHOWN = 100
 _BATCH = 1000
@@ -118,7 +118,7 @@ def _index_rows(connection: sqlite3.Connection) -> Iterable[str]:
         if not seqs:
             break
         after = seqs[-1]
-        written = dict(_packed(connection, seqs))
+        written = dict(entries_of(connection, seqs))
         for seq in seqs:
             entries = written.get(seq)
             if entries is None:
@@ -133,15 +133,6 @@ def _index_rows(connection: sqlite3.Connection) -> Iterable[str]:
         there = connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
         if there != total:
             yield f"{table} holds {there} rows where {total} were written."
-
-
-def _packed(connection: sqlite3.Connection, seqs: list[int]) -> list[tuple[int, Entries]]:
-    count, packed = connection.execute(
-        "SELECT count(*), CAST(group_concat(e.packed, '') AS BLOB) FROM json_each(?) n "
-        "CROSS JOIN entries e ON e.seq = n.value",
-        (joined(seqs),),
-    ).fetchone()
-    return unpack_entries(count, packed or b"")
 
 
 def _rows(entries: Entries) -> dict[str, list[tuple[object, ...]]]:
@@ -200,7 +191,7 @@ class Content:
                 found.append(f"{name}: the stored care period is not what its content says.")
             if " ".join(index.supports) != record.supports:
                 found.append(f"{name}: the stored supporting references are not what its content says.")
-            written = dict(_packed(connection, [record.seq])).get(record.seq)
+            written = dict(entries_of(connection, [record.seq])).get(record.seq)
             if written is None or not self._same(connection, written, facts, index):
                 found.append(f"{name}: the stored index entries are not what its content says.")
         return found

@@ -4,17 +4,19 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import NamedTuple
 
 from fhirserver.core.errors import Conflict
 from fhirserver.core.model import CURRENT, Draft, Facts, Guard, Index, Record
 from fhirserver.core.stamp import digest, instant, render
-from fhirserver.store.drafts import STAMP_PART, all_terms, check_version, stamp_part
+from fhirserver.store.bodies import STAMP_PART, stamp_part
+from fhirserver.store.drafts import all_terms, check_version
 from fhirserver.store.sqlite import read
 from fhirserver.store.sqlite.codec import Entries, Meta, hash_term, joined, pack, unpack_entries, unpack_metas
 from fhirserver.store.sqlite.intern import Interner, Texts, delete_rows, insert_rows
+from fhirserver.store.sqlite.plan import high_water
 from fhirserver.store.sqlite.schema import REGION_BITS
 
 INDEX_TABLES = ("chart", "terms", "texts", "spans", "sorts")
@@ -56,12 +58,12 @@ class Transaction:
     def __init__(self, connection: sqlite3.Connection, interner: Interner, now: int) -> None:
         self.connection = connection
         self.interner = interner
-        row = connection.execute("SELECT last, updated FROM commits ORDER BY last DESC LIMIT 1").fetchone()
-        self.last: int = row[0] if row else 0
+        mark = high_water(connection)
+        self.last = mark.seq
         # Every timestamp that was told to anybody is at most the time of an audit row, so `_since` = a timestamp stays
         # true when the clock steps back between two runs of the server.
         told = connection.execute("SELECT max(at) FROM audit").fetchone()[0]
-        self.now = max(now, row[1] if row else 0, told or 0)
+        self.now = max(now, mark.time, told or 0)
 
     def commit(self, drafts: Sequence[Prepared], guards: Sequence[Guard]) -> list[Record]:
         """Check everything, then store the drafts as new versions."""
@@ -119,16 +121,11 @@ class Transaction:
 
     def _unindex(self, seqs: Sequence[tuple[int, int]], *, keep: bool) -> None:
         """Delete the index rows of (seq, ended) versions; ``keep``: their packed entries and chart stay as history."""
-        count, packed = self.connection.execute(
-            "SELECT count(*), CAST(group_concat(e.packed, '') AS BLOB) FROM json_each(?) n "
-            "CROSS JOIN entries e ON e.seq = n.value",
-            (joined(seq for seq, _ in seqs),),
-        ).fetchone()
         ended = dict(seqs)
         rows: dict[str, list[tuple[object, ...]]] = {table: [] for table in INDEX_TABLES}
         past: list[tuple[int, int, int]] = []
         seen: set[int] = set()
-        for seq, entries in unpack_entries(count, packed or b""):
+        for seq, entries in entries_of(self.connection, ended):
             seen.add(seq)
             rows["chart"] += [(compartment, seq) for compartment in entries.compartments]
             past += [(compartment, ended[seq], seq) for compartment in entries.compartments]
@@ -218,6 +215,16 @@ class Transaction:
                 (fact, support, lo, hi, pack((*old[:7], fact, support, *old[9:])), record.seq),
             )
         indexed.insert(self.connection)
+
+
+def entries_of(connection: sqlite3.Connection, seqs: Iterable[int]) -> list[tuple[int, Entries]]:
+    """(seq, index rows as they were written) of those of the versions that have a record of them."""
+    count, packed = connection.execute(
+        "SELECT count(*), CAST(group_concat(e.packed, '') AS BLOB) FROM json_each(?) n "
+        "CROSS JOIN entries e ON e.seq = n.value",
+        (joined(seqs),),
+    ).fetchone()
+    return unpack_entries(count, packed or b"")
 
 
 class _Ids:
