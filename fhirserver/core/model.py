@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import msgspec
 
+from fhirserver.core.criteria import Criterion
+
 CURRENT = 2**62
 """``ended`` of a version that nothing has superseded; larger than any seq."""
 
@@ -70,6 +72,7 @@ class Index(msgspec.Struct, frozen=True, kw_only=True):
     * ``texts``: (``Type|param``, normalised string) for prefix search.
     * ``spans``: (``Type|param``, low, high) for dates (milliseconds), numbers and quantities.
     * ``sorts``: (``Type|param``, scalar) for ordered search.
+    * ``present``: codes of the parameters that the resource has a value for, whether or not that made an entry.
     """
 
     compartments: tuple[str, ...] = ()
@@ -83,6 +86,7 @@ class Index(msgspec.Struct, frozen=True, kw_only=True):
     texts: tuple[tuple[str, str], ...] = ()
     spans: tuple[tuple[str, float, float], ...] = ()
     sorts: tuple[tuple[str, str | float], ...] = ()
+    present: tuple[str, ...] = ()
 
 
 MIN_TIME = -62_135_596_800_000
@@ -119,7 +123,8 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     ``updated`` is in milliseconds since 1970. ``body`` is the JSON exactly as served; None when it was not asked
     for (`Query.bodies`) or is kept out of line, then ``size`` says how many bytes `Store.body` will give.
     ``facts`` is `Facts.text`; ``supports`` is `Index.supports` joined by blanks. ``digest`` is the hash of the
-    unstamped content, equal for equal content.
+    unstamped content, equal for equal content. ``sorts``: the sort keys that `Query.sorts` asked for, in its order,
+    None where the resource has none.
     """
 
     type: str
@@ -134,6 +139,7 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     digest: bytes
     size: int
     body: bytes | None
+    sorts: tuple[str | float | None, ...] = ()
 
     @property
     def key(self) -> Key:
@@ -202,6 +208,7 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
       of none of these.
     * ``terms``: for each group, the resource has at least one of its terms; an empty group matches nothing.
       References to a resource are found by ``REFERENCE_TERM + "Type/id"``.
+    * ``criteria``: every one holds (`core.criteria.holds`).
     * ``updated_from``: ``updated >=`` this many milliseconds.
     * ``care``: the care period overlaps (first, last) milliseconds, or there is none.
     * ``visible``: what the caller's grant admits, applied before any limit.
@@ -210,7 +217,8 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
     * ``departed_since``: instead of members, the last versions of resources that were in the chart
       (``within``) at this seq and no longer are at ``as_of``; their order is by seq, too.
     * ``after``: only ``seq`` greater than this. ``limit``: at most this many.
-    * ``bodies``: False leaves ``body`` None, which reads far less.
+    * ``bodies``: False leaves ``body`` None, which reads far less. ``sorts``: names whose sort keys are wanted with
+      each record.
     """
 
     types: frozenset[str] | None = None
@@ -219,6 +227,7 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
     within: str | None = None
     beyond: tuple[str, ...] = ()
     terms: tuple[tuple[str, ...], ...] = ()
+    criteria: tuple[Criterion, ...] = ()
     updated_from: int | None = None
     care: tuple[int, int] | None = None
     visible: Visible = EVERYTHING
@@ -228,6 +237,7 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
     after: int = 0
     limit: int | None = None
     bodies: bool = True
+    sorts: tuple[str, ...] = ()
 
 
 class HistoryQuery(msgspec.Struct, frozen=True, kw_only=True):
