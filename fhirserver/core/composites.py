@@ -26,14 +26,20 @@ class Part(NamedTuple):
 
 
 class Composite(NamedTuple):
-    """A composite parameter at its context node; ``parts`` has the alternatives of each component."""
+    """A composite parameter at its context node; ``parts`` has the alternatives of each component.
+
+    ``needs``: members of the node without any of which the last component, which is the seldom one, has no value.
+    """
 
     name: str
     parts: tuple[tuple[Part, ...], ...]
+    needs: tuple[str, ...] = ()
 
 
 def take_composite(context: Any, composite: Composite, found: Found) -> None:
     """Add the entries of a composite parameter for one context node."""
+    if composite.needs and context.keys().isdisjoint(composite.needs):
+        return
     groups: list[list[tuple[str, str, float, float]]] = []
     for alternatives in reversed(composite.parts):  # the first component is nearly always there, the last seldom
         group = [

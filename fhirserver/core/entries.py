@@ -7,8 +7,10 @@ The forms, which `core.search` must know as well (``name`` is ``Type|code``):
   Identifiers with a type also have ``name:of-type=system|code|value``. A ContactPoint has its value.
 * reference: ``name=Type/id`` (a version is cut off), any other url or urn as it is, and
   ``name:identifier=…`` in the token forms for a logical reference. Contained and conditional references have none.
-* uri: as it is; a canonical with ``|version`` also without.
-* string: the normalised text (`values.normalise`); a HumanName or Address each part and its `text`.
+* uri: the term as it is, a canonical with ``|version`` also without; and the text as it is, not normalised (for
+  `:below`), cut at `values.TEXT_LIMIT`. A reference parameter that selects canonicals has both too.
+* string: the normalised text (`values.normalise`) and, for `:exact`, the term ``name:exact=`` with the original
+  (`values.exact`); of a HumanName or Address each part and its `text`.
 * date: (``name``, first, last) in milliseconds. number: (``name``, value, value).
 * quantity: (``name``, value, value) whatever the unit, and once per way to name the unit: ``name=system|code``, and
   ``name=|unit`` for the code and for the printed unit without regard to system. The value is exact: a search adds the
@@ -21,8 +23,8 @@ The forms, which `core.search` must know as well (``name`` is ``Type|code``):
 * special (Location `near`): the spans ``name.latitude`` and ``name.longitude``.
 
 `:text` has no entries: display texts would double what is stored for a codable element and few ask for them.
-Sort keys: date (earliest first millisecond), number, quantity, the first string (normalised), and tokens that are
-plain values (status, gender); a CodeableConcept has no agreed order.
+Sort keys: date (earliest first millisecond), number, quantity, the first string (normalised), the first uri that is no
+canonical, and tokens that are plain values (status, gender); a CodeableConcept has no agreed order.
 """
 
 from __future__ import annotations
@@ -33,7 +35,8 @@ from typing import Any, NamedTuple
 
 from fhirserver.core import definitions
 from fhirserver.core.intervals import MOMENTS, Unit, intervals
-from fhirserver.core.values import items, local, named_type, normalise, number, text_of
+from fhirserver.core.presence import Mark
+from fhirserver.core.values import TEXT_LIMIT, exact, items, local, named_type, normalise, number, text_of
 
 PLAIN = frozenset({"code", "id", "uri", "url", "oid", "uuid", "string", "markdown", "boolean"})
 _NAME_PARTS = ("family", "given", "prefix", "suffix", "text")
@@ -63,7 +66,18 @@ class Leaf(NamedTuple):
 class Found:
     """What has been taken so far from one resource; repetitions are removed at the end."""
 
-    __slots__ = ("compartments", "elsewhere", "owners", "parties", "resource", "sorts", "spans", "terms", "texts")
+    __slots__ = (
+        "compartments",
+        "elsewhere",
+        "marks",
+        "owners",
+        "parties",
+        "resource",
+        "sorts",
+        "spans",
+        "terms",
+        "texts",
+    )
 
     def __init__(self, resource: object) -> None:
         self.resource = resource
@@ -71,6 +85,7 @@ class Found:
         self.texts: list[tuple[str, str]] = []
         self.spans: list[tuple[str, float, float]] = []
         self.sorts: dict[str, str | float] = {}
+        self.marks: set[Mark] = set()
         self.compartments: set[str] = set()
         self.owners: set[str] = set()
         self.elsewhere = False
@@ -240,6 +255,9 @@ def _take_uri(item: Any, leaf: Leaf, found: Found) -> None:
             found.terms.append(f"{name}={item}")
             if bare != item:
                 found.terms.append(f"{name}={bare}")
+            found.texts.append((name, item[:TEXT_LIMIT]))
+            if leaf.kind == "uri" and leaf.type != "canonical":
+                found.sorts.setdefault(name, item[:TEXT_LIMIT])
 
 
 # --- texts
@@ -249,8 +267,10 @@ def _take_text(item: Any, leaf: Leaf, found: Found) -> None:
     if type(item) is str:
         text = normalise(item)
         if text:
+            original = exact(item)
             for name in leaf.names:
                 found.texts.append((name, text))
+                found.terms.append(f"{name}:exact={original}")
                 found.sorts.setdefault(name, text)
 
 

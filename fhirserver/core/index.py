@@ -20,6 +20,7 @@ from fhirserver.core.definitions import Step
 from fhirserver.core.entries import Found
 from fhirserver.core.model import MAX_TIME, MIN_TIME, Index
 from fhirserver.core.plan import Branch, Plan, plan
+from fhirserver.core.presence import codes, has_value
 from fhirserver.core.values import Target, local
 
 _URLS = frozenset({"url", "valueUrl", "valueUri"})
@@ -46,6 +47,8 @@ def extract(resource: Mapping[str, Any]) -> Index:
     for name, token in planned.absent:
         if not any(term.startswith(f"{name}=") for term in found.terms):
             found.terms.append(f"{name}={token}")
+    if planned.absent:
+        found.marks.add(planned.always)
     if type_ == definitions.PATIENT and type(resource.get("id")) is str:
         found.compartments.add(resource["id"])
         found.owners.add(resource["id"])
@@ -64,6 +67,7 @@ def extract(resource: Mapping[str, Any]) -> Index:
         texts=tuple(sorted(set(found.texts))),
         spans=tuple(sorted(set(found.spans))),
         sorts=tuple(sorted(found.sorts.items())),
+        present=codes(frozenset(found.marks)),
     )
 
 
@@ -82,6 +86,9 @@ def _walk(node: Mapping[str, Any], below: dict[str, Branch], found: Found) -> No
 def _visit(item: Any, at: int, branch: Branch, found: Found) -> None:
     for take, leaf in branch.takes:
         take(item, leaf, found)
+    for mark in branch.marks:
+        if mark not in found.marks and (mark.met(item, found.resource) if mark.target else has_value(item)):
+            found.marks.add(mark)
     if type(item) is dict:
         for composite in branch.composites:
             take_composite(item, composite, found)
@@ -112,10 +119,11 @@ def _targets(resource: Mapping[str, Any]) -> set[Target]:
             continue
         for name, value in node.items():
             kind = type(value)
-            if kind is dict or kind is list:
+            if kind is str:  # most are, and few of them are references
+                if name == "reference" or (name in _URLS and value.startswith("Binary/")):
+                    found.add(local(value))
+            elif kind is dict or kind is list:
                 stack.append(value)
-            elif kind is str and (name == "reference" or (name in _URLS and value.startswith("Binary/"))):
-                found.add(local(value))
     found.discard(None)
     return {target for target in found if target is not None}
 

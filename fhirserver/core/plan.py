@@ -15,6 +15,7 @@ from fhirserver.core import definitions
 from fhirserver.core.composites import Composite, Part
 from fhirserver.core.definitions import Path, SearchParameter, Step, parse_path
 from fhirserver.core.entries import Leaf, Take, Use, take_for
+from fhirserver.core.presence import Mark
 
 HELD_ELSEWHERE = frozenset({"_id", "_lastUpdated"})
 """Parameters that the store answers from a record's key and time; they have no index entries."""
@@ -23,9 +24,10 @@ HELD_ELSEWHERE = frozenset({"_id", "_lastUpdated"})
 class Branch:
     """What the plan knows of one element: what to take from it, and from the elements below it."""
 
-    __slots__ = ("below", "composites", "takes", "twins")
+    __slots__ = ("below", "composites", "marks", "takes", "twins")
 
     def __init__(self) -> None:
+        self.marks: tuple[Mark, ...] = ()
         self.takes: tuple[tuple[Take, Leaf], ...] = ()
         self.composites: tuple[Composite, ...] = ()
         self.below: dict[str, Branch] = {}
@@ -51,6 +53,8 @@ class Plan(NamedTuple):
     root: Branch
     absent: tuple[tuple[str, str], ...]
     """(``Type|code``, token) for parameters whose token is this one when nothing was found."""
+    always: Mark
+    """The same parameters: they always have a value."""
     care: str
     """``Type|code`` of the dates that make the care period, or empty."""
     owned_by_compartment: bool
@@ -83,10 +87,13 @@ def plan(type_: str) -> Plan:
             branch = root.extend(path.steps)
             leaf = Leaf(kind, path.type, here, names, path in compartment, path in owner, path in party)
             branch.takes = (*branch.takes, (take, leaf))
+    for steps, marks in _marks(uses).items():
+        root.extend(steps).marks = marks
     return Plan(
         type_,
         root,
         tuple((f"{type_}|{code}", each.absent) for code, each in parameters.items() if each.absent),
+        Mark(tuple(code for code, each in parameters.items() if each.absent)),
         next((f"{type_}|{code}" for code, each in parameters.items() if each.id == definitions.CARE_DATE), ""),
         type_ not in definitions.owner_paths,
     )
@@ -96,6 +103,18 @@ def _paths(parameter: SearchParameter, type_: str) -> Iterator[Path]:
     if parameter.code not in HELD_ELSEWHERE:
         for base in (type_, "DomainResource", "Resource"):
             yield from map(parse_path, parameter.paths.get(base, ()))
+
+
+def _marks(uses: dict[tuple[Path, str], list[Use]]) -> dict[tuple[Step, ...], tuple[Mark, ...]]:
+    """Per path, what a value there says: first for parameters that any value will do for, then by target."""
+    codes: dict[tuple[Step, ...], dict[str, set[str]]] = {}
+    for (path, _), here in uses.items():
+        for use in here:
+            codes.setdefault(path.steps, {}).setdefault(use.target, set()).add(use.name.partition("|")[2])
+    return {
+        steps: tuple(Mark(tuple(sorted(by_target[target])), target) for target in sorted(by_target))
+        for steps, by_target in codes.items()
+    }
 
 
 def _inline_target(path: Path, parameter: SearchParameter) -> str:
@@ -116,4 +135,5 @@ def _composites(parameter: SearchParameter, type_: str, name: str) -> Iterator[t
             tuple(Part(tuple(step.name for step in path.steps), path.type) for path in map(parse_path, alternatives))
             for alternatives in context.parts
         )
-        yield parse_path(context.at), Composite(name, parts)
+        first = [part.steps[0] if part.steps else "" for part in parts[-1]]
+        yield parse_path(context.at), Composite(name, parts, tuple(dict.fromkeys(first)) if all(first) else ())

@@ -11,6 +11,7 @@ import re
 import unicodedata
 from decimal import Decimal
 from functools import lru_cache
+from hashlib import blake2b
 from typing import Any, NamedTuple
 
 from fhirserver.core import definitions
@@ -54,6 +55,13 @@ def normalise(text: str) -> str:
         decomposed = unicodedata.normalize("NFKD", text[: 4 * TEXT_LIMIT].casefold())
         text = "".join(character for character in decomposed if not unicodedata.combining(character))
     return " ".join(text[: 4 * TEXT_LIMIT].casefold().split())[:TEXT_LIMIT]
+
+
+def exact(text: str) -> str:
+    """The text as `:exact` compares it: as it is; one longer than `TEXT_LIMIT` by its beginning and a digest of all."""
+    if len(text) <= TEXT_LIMIT:
+        return text
+    return f"{text[:TEXT_LIMIT]}#{blake2b(text.encode(errors='surrogatepass'), digest_size=16).hexdigest()}"
 
 
 @lru_cache(maxsize=16384)

@@ -10,7 +10,7 @@ import pytest
 from fhirserver.core.composites import KEY_LIMIT
 from fhirserver.core.index import extract
 from fhirserver.core.model import MAX_TIME, MIN_TIME, Index
-from fhirserver.core.values import MAX_NUMBER, MIN_NUMBER, TEXT_LIMIT, local, normalise
+from fhirserver.core.values import MAX_NUMBER, MIN_NUMBER, TEXT_LIMIT, exact, local, normalise
 from tests.indexed import of, terms
 
 LOINC = "http://loinc.org"
@@ -210,6 +210,34 @@ def test_a_name_is_found_by_each_of_its_parts() -> None:
     assert texts(index, "Patient|name") == ["angstrom", "anna", "b", "dr anna b angstrom"]
     assert texts(index, "Patient|family") == ["angstrom"]
     assert dict(index.sorts)["Patient|name"] == "angstrom"
+
+
+def test_each_part_that_makes_a_text_stands_as_it_is_for_exact() -> None:
+    index = of("Patient", name=[{"family": "Ångström", "given": ["Anna", " "], "text": "Dr Anna Ångström"}])
+    assert terms(index, "Patient|name") == {":exact=Ångström", ":exact=Anna", ":exact=Dr Anna Ångström"}
+    assert terms(index, "Patient|family") == {":exact=Ångström"}
+
+
+def test_long_texts_that_begin_alike_are_exactly_different() -> None:
+    first, second = "x" * TEXT_LIMIT + "a", "x" * TEXT_LIMIT + "b"
+    assert exact(first) != exact(second)
+    assert exact(first).startswith("x" * TEXT_LIMIT)
+    assert exact("x" * TEXT_LIMIT) == "x" * TEXT_LIMIT
+    assert terms(of("ValueSet", description=first), "ValueSet|description") == {f":exact={exact(first)}"}
+
+
+def test_a_uri_stands_as_it_is_among_the_texts_for_below() -> None:
+    index = of("ValueSet", url="http://Example.org/VS/A", meta={"profile": ["http://P|2"]})
+    assert texts(index, "ValueSet|url") == ["http://Example.org/VS/A"]
+    assert texts(index, "ValueSet|_profile") == ["http://P|2"]
+    assert dict(index.sorts)["ValueSet|url"] == "http://Example.org/VS/A"
+    assert "ValueSet|_profile" not in dict(index.sorts)
+    assert texts(of("ValueSet", url="u" * (TEXT_LIMIT + 1)), "ValueSet|url") == ["u" * TEXT_LIMIT]
+
+
+def test_a_canonical_reference_has_a_text_as_well() -> None:
+    answers = of("QuestionnaireResponse", questionnaire="http://q|1")
+    assert texts(answers, "QuestionnaireResponse|questionnaire") == ["http://q|1"]
 
 
 def test_an_address_is_found_by_each_of_its_parts() -> None:

@@ -171,6 +171,7 @@ def test_every_official_example_is_indexed_into_sorted_lists_without_repetition(
             "texts",
             "spans",
             "sorts",
+            "present",
         ):
             values = getattr(index, field)
             assert list(values) == sorted(set(values)), (resource["resourceType"], resource.get("id"), field)
