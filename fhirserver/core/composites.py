@@ -6,7 +6,8 @@ under the code of the diastolic one beside it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -16,6 +17,10 @@ from fhirserver.core.values import items, local, normalise, text_of
 
 KEY_LIMIT = 64
 """A composite's component has at most so many entries per context: their product must not explode on odd data."""
+
+
+Entry = tuple[str, str, float, float]
+"""(kind, text, low, high), where kind is key, text or span."""
 
 
 class Part(NamedTuple):
@@ -40,12 +45,12 @@ def take_composite(context: Any, composite: Composite, found: Found) -> None:
     """Add the entries of a composite parameter for one context node."""
     if composite.needs and context.keys().isdisjoint(composite.needs):
         return
-    groups: list[list[tuple[str, str, float, float]]] = []
+    groups: list[list[Entry]] = []
     for alternatives in reversed(composite.parts):  # the first component is nearly always there, the last seldom
         group = [
             entry
             for part in alternatives
-            for value in _select(context, part.steps, found.resource)
+            for value in _values(context, part.steps, found.resource)
             for entry in _component(part.type, value)
         ]
         group = [entry for entry in group if entry[0] == group[0][0]]
@@ -68,6 +73,13 @@ def take_composite(context: Any, composite: Composite, found: Found) -> None:
                     found.spans.append((place, low, high))
 
 
+def _values(context: Any, steps: tuple[str, ...], resource: Any) -> Iterable[Any]:
+    if len(steps) == 1 and steps[0] and type(context) is dict:  # as nearly all are; a generator would cost more
+        value = context.get(steps[0])
+        return value if type(value) is list else () if value is None else (value,)
+    return _select(context, steps, resource)
+
+
 def _select(context: Any, steps: tuple[str, ...], resource: Any) -> Iterator[Any]:
     if not steps:
         yield context
@@ -80,14 +92,21 @@ def _select(context: Any, steps: tuple[str, ...], resource: Any) -> Iterator[Any
                 yield from _select(item, steps[1:], resource)
 
 
-def _component(type_: str, value: Any) -> list[tuple[str, str, float, float]]:
-    """One component's entries as (kind, text, low, high), where kind is key, text or span."""
+@lru_cache(maxsize=8192)
+def _keys(system: str, code: str) -> tuple[Entry, ...]:
+    return tuple(("key", form, 0, 0) for form in forms(system, code))
+
+
+def _component(type_: str, value: Any) -> Sequence[Entry]:
+    """One component's entries."""
     if type_ == "CodeableConcept":
-        codings = items(value.get("coding")) if type(value) is dict else []
-        return [entry for coding in codings for entry in _component("Coding", coding)]
+        found: list[Entry] = []
+        for coding in items(value.get("coding")) if type(value) is dict else ():
+            found += _component("Coding", coding)
+        return found
     if type_ == "Coding":
         code = text_of(value, "code") if type(value) is dict else ""
-        return [("key", form, 0, 0) for form in forms(text_of(value, "system"), code)] if code else []
+        return _keys(text_of(value, "system"), code) if code else ()
     if type_ == "Reference":
         text = text_of(value, "reference") if type(value) is dict else ""
         target = local(text)

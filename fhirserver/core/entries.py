@@ -13,7 +13,8 @@ The forms, which `core.search` must know as well (``name`` is ``Type|code``):
   (`values.exact`); of a HumanName or Address each part and its `text`.
 * date: (``name``, first, last) in milliseconds. number: (``name``, value, value).
 * quantity: (``name``, value, value) whatever the unit, and once per way to name the unit: ``name=system|code``, and
-  ``name=|unit`` for the code and for the printed unit without regard to system. The value is exact: a search adds the
+  ``name=|unit`` for the code and for the printed unit without regard to system. One in UCUM units also has
+  ``name=~canonical unit`` with the value in that unit (`core.ucum`). The value is exact: a search adds the
   precision of *its* value, which is the one that counts. A comparator opens the interval at that end. Ranges,
   SampledData (from the least to the greatest sample) and Money (system ``urn:iso:std:iso:4217``) are intervals as well.
 * composite: the keys of its token and reference components, joined by ``$``, make ``q``: a term ``name=q`` when there
@@ -33,7 +34,7 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from fhirserver.core import definitions
+from fhirserver.core import definitions, ucum
 from fhirserver.core.intervals import MOMENTS, Unit, intervals
 from fhirserver.core.presence import Mark
 from fhirserver.core.values import TEXT_LIMIT, exact, items, local, named_type, normalise, number, text_of
@@ -296,23 +297,26 @@ def _take_address(item: Any, leaf: Leaf, found: Found) -> None:
 def _take_spans(item: Any, leaf: Leaf, found: Found) -> None:
     sorts = found.sorts
     for unit, low, high in intervals(leaf.type, item):
+        found.spans += [(name, low, high) for name in _unit_names(leaf.names, unit)]
+        if unit.system == ucum.SYSTEM and len(unit.code) <= ucum.LIMIT:
+            base = ucum.canonical_interval(low, high, unit.code)
+            if base:
+                found.spans += [(f"{name}=~{base[0]}", base[1], base[2]) for name in leaf.names]
         for name in leaf.names:
-            for each in _unit_names(name, unit):
-                found.spans.append((each, low, high))
             known = sorts.get(name)
             if known is None or low < known:  # type: ignore[operator]  # a name's sort keys are all numbers here
                 sorts[name] = low
 
 
 @lru_cache(maxsize=8192)
-def _unit_names(name: str, unit: Unit) -> tuple[str, ...]:
-    names = {name: None}
+def _unit_names(names: tuple[str, ...], unit: Unit) -> tuple[str, ...]:
+    forms = {"": None}
     if unit.system and unit.code:
-        names[f"{name}={unit.system}|{unit.code}"] = None
+        forms[f"={unit.system}|{unit.code}"] = None
     for text in (unit.code, unit.text):
         if text:
-            names[f"{name}=|{text}"] = None
-    return tuple(names)
+            forms[f"=|{text}"] = None
+    return tuple(name + form for name in names for form in forms)
 
 
 def _take_position(item: Any, leaf: Leaf, found: Found) -> None:

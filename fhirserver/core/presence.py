@@ -19,8 +19,8 @@ _NO_VALUE = frozenset({"id", "extension"})
 class Mark:
     """The codes of the parameters that have a value when an element at one path has one (`has_value`).
 
-    With ``target`` it must besides be, or refer to, a resource of that type (`met`). Compared by identity: a walk collects
-    the few that are met, and what they come to is worked out once for each combination.
+    With ``target`` it must besides be, or refer to, a resource of that type (`met`). Compared by identity: a walk
+    collects the few that are met, and what they come to is worked out once for each combination.
     """
 
     __slots__ = ("codes", "target")
@@ -43,7 +43,7 @@ def codes(marks: frozenset[Mark]) -> tuple[str, ...]:
 def has_value(item: Any) -> bool:
     """Whether an element (not a list of them) has a value: its own, or a child other than `id` and extensions."""
     if type(item) is dict:
-        for name in item:
+        for name in item:  # noqa: SIM110  # the first member nearly always decides; a generator would cost twice that
             if name not in _NO_VALUE and name[:1] != "_":  # `_name` holds the id and the extensions of a primitive
                 return True
         return False

@@ -300,7 +300,9 @@ def test_care_dates_are_those_of_the_clinical_date_parameter(index: Index, dated
 def test_a_quantity_is_exact_and_stands_once_per_way_to_name_its_unit() -> None:
     index = of("Observation", valueQuantity={"value": 5.40, "unit": "milligram", "system": UCUM, "code": "mg"})
     names = {"", f"={UCUM}|mg", "=|mg", "=|milligram"}
-    assert spans(index, "Observation|value-quantity") == {(name, 5.4, 5.4) for name in names}
+    assert spans(index, "Observation|value-quantity") == {(name, 5.4, 5.4) for name in names} | {
+        ("=~g", 0.0054, 0.0054)
+    }
     assert dict(index.sorts)["Observation|value-quantity"] == 5.4
 
 
@@ -317,6 +319,28 @@ def test_a_quantity_that_is_an_interval(elements: dict[str, Any], low: float, hi
     assert spans(of("Observation", **elements), "Observation|value-quantity") == {("", low, high)}
 
 
+@pytest.mark.parametrize(
+    ("quantity", "base"),
+    [
+        ({"value": 5, "code": "mmol/L", "system": UCUM}, ("=~m-3.mol", 5, 5)),
+        ({"value": 0.005, "code": "mol/L", "system": UCUM}, ("=~m-3.mol", 5, 5)),
+        ({"value": 98.6, "code": "[degF]", "system": UCUM}, ("=~K", 310.15, 310.15)),
+        ({"value": 5, "code": "km", "system": UCUM, "comparator": "<"}, ("=~m", MIN_NUMBER, 5000)),
+        ({"value": 5, "code": "km", "system": UCUM, "comparator": ">"}, ("=~m", 5000, MAX_NUMBER)),
+        ({"value": 1e306, "code": "km", "system": UCUM}, None),
+        ({"value": 5, "code": "km"}, None),
+        ({"value": 5, "unit": "km", "system": UCUM}, None),
+        ({"value": 5, "code": "[pH]", "system": UCUM}, None),
+        ({"value": 5, "code": "m" * 1000, "system": UCUM}, None),
+    ],
+)
+def test_a_quantity_in_ucum_units_stands_in_base_units_as_well(
+    quantity: dict[str, Any], base: tuple[str, float, float] | None
+) -> None:
+    found = spans(of("Observation", valueQuantity=quantity), "Observation|value-quantity")
+    assert {span for span in found if "~" in span[0]} == ({base} if base else set())
+
+
 @pytest.mark.parametrize("value", [10**400, 1e999, "5", None, True])
 def test_what_is_no_finite_number_has_no_span(value: object) -> None:
     assert not of("Observation", valueQuantity={"value": value}).spans
@@ -325,8 +349,9 @@ def test_what_is_no_finite_number_has_no_span(value: object) -> None:
 def test_ranges_money_and_plain_numbers() -> None:
     onset = of("Condition", onsetRange={"low": {"value": 3, "code": "a", "system": UCUM}})
     assert spans(onset, "Condition|onset-age") == {
-        (name, 3, MAX_NUMBER) for name in ("", f"={UCUM}|a", "=|a")
-    }  # fmt: skip
+        *((name, 3, MAX_NUMBER) for name in ("", f"={UCUM}|a", "=|a")),
+        ("=~s", 3 * 365.25 * 86400, MAX_NUMBER),
+    }
     invoice = of("Invoice", totalNet={"value": 12.5, "currency": "EUR"})
     assert ("=urn:iso:std:iso:4217|EUR", 12.5, 12.5) in spans(invoice, "Invoice|totalnet")
     assert spans(of("ChargeItem", factorOverride=0.8), "ChargeItem|factor-override") == {("", 0.8, 0.8)}
