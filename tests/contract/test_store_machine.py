@@ -21,6 +21,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from fhirserver.core.criteria import Has, Not, Span, Text, holds
 from fhirserver.core.errors import Conflict
 from fhirserver.core.model import CURRENT, Clause, Draft, Guard, HistoryQuery, Key, Query, Record, Visible, parse_facts
 from fhirserver.store.open import open_store
@@ -121,6 +122,7 @@ def _matches(query: Query, one: Draft) -> bool:
         and (query.within is None or query.within in one.facts.compartments)
         and set(query.beyond).isdisjoint(one.facts.compartments)
         and all(set(group) & set(one.index.terms) for group in query.terms)
+        and all(holds(each, one.index, 0) for each in query.criteria)
         and (query.care is None or one.index.care is None or _overlap(query.care, one.index.care))
         and query.visible.admits(one.key.type, one.facts)
         and query.other_than != one.facts.custodian
@@ -184,6 +186,12 @@ CLAUSE_FIELDS = {
     "types", "not_types", "organization", "custodian", "party", "owners", "any_owner", "unowned", "without", "having",
 }  # fmt: skip
 visibles = st.just(Visible((Clause(),))) | st.lists(clauses, max_size=3).map(lambda some: Visible(tuple(some)))
+criteria = st.one_of(
+    some(TERMS).map(Has),
+    st.builds(Text, st.sampled_from(("Observation|text", "Condition|text")), st.sampled_from("xyz")),
+    st.builds(Span, st.just("Observation|length"), st.tuples(st.integers(0, 2), st.integers(0, 2))),
+)
+"""A few: `test_criteria_model` has all of them."""
 queries = st.builds(
     Query,
     types=optional(some_set(TYPES)),
@@ -192,6 +200,7 @@ queries = st.builds(
     within=optional(st.sampled_from(PATIENTS)),
     beyond=some(PATIENTS),
     terms=st.lists(some(TERMS), max_size=2).map(tuple),
+    criteria=st.lists(criteria | criteria.map(Not), max_size=1).map(tuple),
     care=optional(periods),
     visible=visibles,
     other_than=optional(st.sampled_from(ORGANIZATIONS)),
@@ -200,10 +209,11 @@ queries = st.builds(
     after=st.integers(0, 20),
     limit=optional(st.integers(0, 5)),
     bodies=st.booleans(),
+    sorts=st.just(("Observation|text", "Condition|length")),
 )
 QUERY_FIELDS = {
-    "types", "not_types", "keys", "within", "beyond", "terms", "updated_from", "care", "visible", "other_than", "as_of",
-    "departed_since", "after", "limit", "bodies",
+    "types", "not_types", "keys", "within", "beyond", "terms", "criteria", "updated_from", "care", "visible",
+    "other_than", "as_of", "departed_since", "after", "limit", "bodies", "sorts",
 }  # fmt: skip
 
 history_queries = st.builds(
@@ -295,7 +305,11 @@ class StoreMachine(RuleBasedStateMachine):
             if as_of is not None and asked.departed_since is not None and asked.departed_since > as_of:
                 continue  # what left before it came: nobody asks
             wanted = self.model.answer(asked)
-            assert [record.seq for record in self.run(found(self.store, asked, batch))] == wanted
+            records = self.run(found(self.store, asked, batch))
+            assert [record.seq for record in records] == wanted
+            for record in records:
+                keys = dict(self.model.versions[record.seq - 1].draft.index.sorts)
+                assert record.sorts == tuple(keys.get(name) for name in asked.sorts)
             assert self.run(self.store.count(asked)) == len(wanted)
             assert sum(one.count for one in self.run(self.store.tally(asked))) == len(wanted)
 

@@ -16,7 +16,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from fhirserver.core.errors import Unavailable
 from fhirserver.core.model import AuditRow, Clause, HistoryQuery, Key, Query, Visible
 from fhirserver.store.open import open_store
-from fhirserver.store.sqlite import plan, verify, write
+from fhirserver.store.sqlite import asked, plan, verify, write
 from fhirserver.store.sqlite.file import StoreFile
 from fhirserver.store.sqlite.readers import Readers
 from fhirserver.store.sqlite.schema import SCHEMA_VERSION, prepare
@@ -40,7 +40,7 @@ def test_any_history_gives_what_the_model_gives_when_every_four_versions_begin_a
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Nobody waits for 65,536 versions: the machine again, with regions so small that each search crosses some."""
-    for module in (plan, verify, write):
+    for module in (asked, plan, verify, write):
         monkeypatch.setattr(module, "REGION_BITS", 2)
     run_state_machine_as_test(StoreMachine, settings=machine_settings())
 

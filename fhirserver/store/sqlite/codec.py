@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import struct
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from hashlib import blake2b
@@ -19,7 +20,8 @@ Meta = tuple[int, str, int, int, int, int, bool, int, int, bytes, int, int]
 class Entries(msgspec.Struct, frozen=True, array_like=True):
     """The index rows of one version, exactly as they stand in the tables (names as their ids).
 
-    ``terms`` are the 8-byte hashes, sorted and joined, so that a snapshot can look for one with `instr`.
+    ``terms`` are the 8-byte hashes, sorted and joined, so that a snapshot can look for one with `instr`. ``present``
+    stands in no table.
     """
 
     compartments: tuple[int, ...] = ()
@@ -27,11 +29,11 @@ class Entries(msgspec.Struct, frozen=True, array_like=True):
     texts: tuple[tuple[int, str], ...] = ()
     spans: tuple[tuple[int, float, float], ...] = ()
     sorts: tuple[tuple[int, str | float], ...] = ()
+    present: tuple[int, ...] = ()
 
-    def hashes(self) -> list[int]:
+    def hashes(self) -> tuple[int, ...]:
         """The terms as the signed integers that the table holds."""
-        raw = self.terms
-        return [int.from_bytes(raw[at : at + 8], "big", signed=True) for at in range(0, len(raw), 8)]
+        return struct.unpack(f">{len(self.terms) // 8}q", self.terms)
 
 
 pack = msgspec.msgpack.Encoder().encode

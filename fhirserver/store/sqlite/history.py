@@ -16,9 +16,9 @@ import msgspec
 
 from fhirserver.core.model import CURRENT, HistoryQuery, Record
 from fhirserver.store.bodies import BATCH_BYTES
+from fhirserver.store.sqlite.asked import high_water
 from fhirserver.store.sqlite.codec import joined, understood
 from fhirserver.store.sqlite.intern import Texts
-from fhirserver.store.sqlite.plan import high_water
 from fhirserver.store.sqlite.read import fetch, reading
 from fhirserver.store.sqlite.visible import SHIFT, Admission
 

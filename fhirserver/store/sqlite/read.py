@@ -4,26 +4,15 @@
 from __future__ import annotations
 
 import sqlite3
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from operator import attrgetter
-from typing import NamedTuple
 
-import msgspec
-
-from fhirserver.core.model import CURRENT, Key, Query, Record, Tally
+from fhirserver.core.model import CURRENT, Key, Record
 from fhirserver.store.bodies import BATCH_BYTES
-from fhirserver.store.sqlite.codec import Meta, joined, unpack_metas
+from fhirserver.store.sqlite.codec import Entries, Meta, joined, unpack_entries, unpack_metas
 from fhirserver.store.sqlite.intern import Texts
-from fhirserver.store.sqlite.plan import Plan, Side, compile_query
-from fhirserver.store.sqlite.visible import SHIFT, Admission
 
-_WINDOW = 4096
-_LOOKS = 4
-_ints = msgspec.json.Decoder(list[int]).decode
-_sizes = msgspec.json.Decoder(list[tuple[int, int]]).decode
-_tallies = msgspec.json.Decoder(list[tuple[int, int, int, int]]).decode
 _seq = attrgetter("seq")
 
 
@@ -104,183 +93,14 @@ def fetch(
     return records
 
 
-class _Window(NamedTuple):
-    found: int
-    last: int
-    size: int
-    pairs: list[int] | None
-
-
-class _Part(NamedTuple):
-    side: Side
-    after: int
-    upto: int
-
-
-class Scan:
-    """A query read batch by batch; between two `step`s it holds nothing but its position."""
-
-    def __init__(self, texts: Texts, query: Query, batch: int) -> None:
-        self._texts = texts
-        self._query = query
-        self._batch = max(1, batch)
-        self._left = query.limit
-        self._plan: Plan | None = None
-        self._admission = Admission(query.visible, query.other_than)
-        self._after = query.after
-        self._window = self._batch
-
-    def step(self, connection: sqlite3.Connection) -> tuple[list[Record], bool]:
-        """The next records (perhaps none) and whether that was the last of them."""
-        with reading(connection):
-            if self._plan is None or self._query.as_of is None:
-                self._plan = compile_query(connection, self._texts, self._query)
-                self._after = max(self._after, self._plan.after)
-            found: list[Record] = []
-            for _ in range(_LOOKS):
-                found, done = self._look(connection, self._plan)
-                if found or done:
-                    break
-        if self._left is not None:
-            self._left -= len(found)
-            done = done or self._left <= 0
-        return found, done
-
-    def _look(self, connection: sqlite3.Connection, plan: Plan) -> tuple[list[Record], bool]:
-        wanted = self._batch if self._left is None else min(self._batch, self._left)
-        if not plan.sides or not wanted:
-            return [], True
-        size = max(wanted, self._window)
-        pieces = [(side, side.piece(connection, self._after, plan.upto)) for side in plan.sides]
-        parts = [_Part(side, *piece) for side, piece in pieces if piece is not None]
-        end = min((part.upto for part in parts), default=plan.upto)
-        windows = [self._survey(connection, part, end, size) for part in parts]
-        cut = min((window.last for window in windows if window.found == size), default=end)
-        if self._query.bodies and sum(window.size for window in windows) > BATCH_BYTES:
-            cut = min(cut, self._fitting(connection, parts, cut, size))
-        admitted = self._admit(connection, windows)
-        records: list[Record] = []
-        bound = None if admitted is None else joined(admitted)
-        for part, window in zip(parts, windows, strict=True):
-            if window.found and part.after < cut and admitted != []:
-                select, values = part.side.select(part.after, cut, admitted=bound, limit=wanted)
-                records += fetch(connection, self._texts, part.side.table, select, values, bodies=self._query.bodies)
-        if len(parts) > 1 and windows[1].found:
-            records.sort(key=_seq)
-        cut_short = len(records) >= wanted
-        del records[wanted:]
-        self._window = self._batch if 2 * len(records) >= wanted else min(_WINDOW, 2 * size)
-        self._after = records[-1].seq if cut_short else cut
-        return records, not cut_short and cut >= plan.upto
-
-    def _survey(self, connection: sqlite3.Connection, part: _Part, upto: int, size: int) -> _Window:
-        if part.after >= upto:
-            return _Window(0, 0, 0, None)
-        select, values = part.side.select(part.after, upto, limit=size)
-        pairs = "NULL" if self._admission.open else f"json_group_array(DISTINCT type << {SHIFT} | facts)"
-        count, last, total, found = connection.execute(
-            f"SELECT count(*), max(seq), total(size), {pairs} FROM ({select})",
-            values,
-        ).fetchone()
-        return _Window(count, last or 0, int(total), None if found is None else _ints(found))
-
-    def _admit(self, connection: sqlite3.Connection, windows: list[_Window]) -> list[int] | None:
-        if self._admission.open:
-            return None if any(window.found for window in windows) else []
-        pairs = {pair for window in windows for pair in window.pairs or ()}
-        return self._admission.decide(connection, self._texts, pairs) if pairs else []
-
-    def _fitting(self, connection: sqlite3.Connection, parts: Sequence[_Part], cut: int, size: int) -> int:
-        """The last seq up to which the bodies stay below the bound; the first record's at least."""
-        rows: list[tuple[int, int]] = []
-        for part in parts:
-            if part.after < cut:
-                select, values = part.side.select(part.after, cut, limit=size)
-                statement = f"SELECT json_group_array(json_array(seq, size)) FROM ({select})"
-                rows += _sizes(connection.execute(statement, values).fetchone()[0])
-        rows.sort()
-        total, last = 0, rows[0][0]
-        for seq, length in rows:
-            total += length
-            if total > BATCH_BYTES:
-                return last
-            last = seq
-        return cut
-
-
-def _pieces(connection: sqlite3.Connection, plan: Plan) -> Iterator[tuple[Side, int, int]]:
-    """What has to be read of each side, piece by piece."""
-    for side in plan.sides:
-        after = plan.after
-        while (piece := side.piece(connection, after, plan.upto)) is not None:
-            yield side, *piece
-            after = piece[1]
-
-
-def count(connection: sqlite3.Connection, texts: Texts, query: Query) -> int:
-    """How many records a scan would give."""
-    with reading(connection):
-        plan = compile_query(connection, texts, query)
-        admitted = _admitted(connection, texts, query, plan)
-        total = 0
-        for side, after, upto in _pieces(connection, plan):
-            select, values = side.select(after, upto, admitted=admitted, limit=query.limit)
-            total += connection.execute(f"SELECT count(*) FROM ({select})", values).fetchone()[0]
-    return total if query.limit is None else min(total, query.limit)
-
-
-def tally(connection: sqlite3.Connection, texts: Texts, query: Query) -> list[Tally]:
-    """The records a scan would give, counted by (type, facts, supports)."""
-    totals: Counter[tuple[str, str, str]] = Counter()
-    with reading(connection):
-        if query.limit is not None:
-            steps, done = Scan(texts, msgspec.structs.replace(query, bodies=False), _WINDOW), False
-            while not done:
-                records, done = steps.step(connection)
-                totals.update((record.type, record.facts, record.supports) for record in records)
-        else:
-            plan = compile_query(connection, texts, query)
-            admitted = _admitted(connection, texts, query, plan)
-            for side, after, upto in _pieces(connection, plan):
-                select, values = side.select(after, upto, admitted=admitted)
-                _add_groups(connection, texts, select, values, totals)
-    return [Tally(*group, number) for group, number in totals.items()]
-
-
-def _add_groups(
-    connection: sqlite3.Connection,
-    texts: Texts,
-    select: str,
-    values: Sequence[object],
-    totals: Counter[tuple[str, str, str]],
-) -> None:
-    found = connection.execute(
-        "SELECT json_group_array(json_array(type, facts, supports, n)) FROM "
-        f"(SELECT type, facts, supports, count(*) AS n FROM ({select}) GROUP BY type, facts, supports)",
-        values,
-    ).fetchone()[0]
-    rows = _tallies(found)
-    types, facts, supports = (
-        texts.load(connection, table, (row[column] for row in rows))
-        for column, table in enumerate(("types", "facts", "supports"))
-    )
-    for t, f, s, n in rows:
-        if t not in types or f not in facts or s not in supports:
-            raise sqlite3.DatabaseError("a version speaks of a text that is not there")
-        totals[types[t], facts[f], supports[s]] += n
-
-
-def _admitted(connection: sqlite3.Connection, texts: Texts, query: Query, plan: Plan) -> str | None:
-    admission = Admission(query.visible, query.other_than)
-    if admission.open:
-        return None
-    pairs: set[int] = set()
-    for side, after, upto in _pieces(connection, plan):
-        select, values = side.select(after, upto)
-        statement = f"SELECT json_group_array(DISTINCT type << {SHIFT} | facts) FROM ({select})"
-        pairs.update(_ints(connection.execute(statement, values).fetchone()[0]))
-    admitted = admission.decide(connection, texts, pairs)
-    return None if admitted is None else joined(admitted)
+def entries_of(connection: sqlite3.Connection, seqs: Iterable[int]) -> list[tuple[int, Entries]]:
+    """(seq, index rows as they were written) of those of the versions that have a record of them."""
+    count, packed = connection.execute(
+        "SELECT count(*), CAST(group_concat(e.packed, '') AS BLOB) FROM json_each(?) n "
+        "CROSS JOIN entries e ON e.seq = n.value",
+        (joined(seqs),),
+    ).fetchone()
+    return unpack_entries(count, packed or b"")
 
 
 _KEY = "SELECT seq FROM {} WHERE type = ? AND id = ? AND {}"

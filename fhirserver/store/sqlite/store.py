@@ -23,14 +23,14 @@ from fhirserver.core.model import (
 )
 from fhirserver.store.bodies import whole
 from fhirserver.store.drafts import refuse_repetition
-from fhirserver.store.sqlite import history, read, schema, verify
+from fhirserver.store.sqlite import history, read, scan, schema, verify
+from fhirserver.store.sqlite.asked import high_water, seq_before
 from fhirserver.store.sqlite.audit import SqliteAudit, insert
 from fhirserver.store.sqlite.blobs import INLINE_BOUND, discard, stage, sweep
 from fhirserver.store.sqlite.committer import Committer, Job
 from fhirserver.store.sqlite.file import StoreFile
 from fhirserver.store.sqlite.intern import Texts
 from fhirserver.store.sqlite.ledger import SqliteLedger, increment
-from fhirserver.store.sqlite.plan import high_water, seq_before
 from fhirserver.store.sqlite.readers import Readers
 from fhirserver.store.sqlite.write import Prepared, Transaction, prepare
 
@@ -95,14 +95,14 @@ class SqliteStore:
         return await self._readers.short(lambda connection: read.get(connection, self._texts, key, version, as_of))
 
     async def scan(self, query: Query, batch: int = 256) -> AsyncIterator[list[Record]]:
-        steps = read.Scan(self._texts, query, batch)
-        # What left a chart is looked for among all that ended since, and sorted: never on the loop.
-        begin = self._readers.short if query.departed_since is None else self._readers.run
+        steps = scan.Scan(self._texts, query, batch)
         ahead: asyncio.Future[tuple[list[Record], bool]] | None = None
         given = 0
         try:
             while True:
-                records, done = await (ahead or begin(steps.step))
+                records, done = await (
+                    ahead or (self._readers.short(steps.step) if steps.short else self._readers.run(steps.step))
+                )
                 ahead = None
                 if not done and query.as_of is not None and given and not self._readers.at_once:
                     # A snapshot does not change, so the next batch may be read while this one is sent; only for
@@ -119,10 +119,10 @@ class SqliteStore:
                 ahead.add_done_callback(_forget)
 
     async def count(self, query: Query) -> int:
-        return await self._readers.run(lambda connection: read.count(connection, self._texts, query))
+        return await self._readers.run(lambda connection: scan.count(connection, self._texts, query))
 
     async def tally(self, query: Query) -> list[Tally]:
-        return await self._readers.run(lambda connection: read.tally(connection, self._texts, query))
+        return await self._readers.run(lambda connection: scan.tally(connection, self._texts, query))
 
     def history(self, query: HistoryQuery, batch: int = 256) -> AsyncIterator[list[Record]]:
         # What a grant shows may be rare, and is then looked for among thousands: never on the loop.

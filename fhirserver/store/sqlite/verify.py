@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable
 from fhirserver.core.model import CURRENT, Facts, Index, Record
 from fhirserver.store.sqlite.codec import Entries, pack
 from fhirserver.store.sqlite.intern import Texts
-from fhirserver.store.sqlite.read import reading
+from fhirserver.store.sqlite.read import entries_of, reading
 from fhirserver.store.sqlite.schema import REGION_BITS
-from fhirserver.store.sqlite.write import INDEX_TABLES, entries_of, make_entries, term_numbers
+from fhirserver.store.sqlite.write import INDEX_TABLES, make_entries, term_numbers
 
 _SHOWN = 100
 _BATCH = 1000
@@ -199,7 +199,11 @@ class Content:
     def _same(self, connection: sqlite3.Connection, written: Entries, facts: Facts, index: Index) -> bool:
         names = {
             name: self._texts.find(connection, "names", name)
-            for name in (*facts.compartments, *(e[0] for part in (index.texts, index.spans, index.sorts) for e in part))
+            for name in (
+                *facts.compartments,
+                *index.present,
+                *(entry[0] for part in (index.texts, index.spans, index.sorts) for entry in part),
+            )
         }
         if None in names.values():
             return False

@@ -14,7 +14,7 @@ from fhirserver.store.sqlite.intern import Texts
 
 SHIFT = 40
 """A pair is ``type id << 40 | facts id``: all that visibility depends on."""
-_MASK = (1 << SHIFT) - 1
+MASK = (1 << SHIFT) - 1
 _MEMO = 50_000
 _LARGE = 64
 _ints = msgspec.json.Decoder(list[int]).decode
@@ -51,7 +51,7 @@ class Admission:
     def _ask(self, connection: sqlite3.Connection, texts: Texts, pairs: list[int]) -> list[int]:
         if not self._visible.clauses:
             return []
-        facts = joined({pair & _MASK for pair in pairs})
+        facts = joined({pair & MASK for pair in pairs})
         values: list[str] = [joined(pairs)]
         conditions = []
         for clause in self._visible.clauses:
@@ -64,7 +64,7 @@ class Admission:
             values.append(self._other_than)
         statement = (
             "SELECT json_group_array(p.pair) FROM "
-            f"(SELECT value AS pair, value >> {SHIFT} AS type, value & {_MASK} AS facts FROM json_each(?)) p "
+            f"(SELECT value AS pair, value >> {SHIFT} AS type, value & {MASK} AS facts FROM json_each(?)) p "
             f"CROSS JOIN facts f ON f.id = p.facts WHERE {where}"
         )
         return _ints(connection.execute(statement, values).fetchone()[0])

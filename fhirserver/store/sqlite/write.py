@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from typing import NamedTuple
 
@@ -13,10 +13,11 @@ from fhirserver.core.model import CURRENT, Draft, Facts, Guard, Index, Record
 from fhirserver.core.stamp import digest, instant, render
 from fhirserver.store.bodies import STAMP_PART, stamp_part
 from fhirserver.store.drafts import all_terms, check_version
-from fhirserver.store.sqlite import read
-from fhirserver.store.sqlite.codec import Entries, Meta, hash_term, joined, pack, unpack_entries, unpack_metas
+from fhirserver.store.sqlite import scan
+from fhirserver.store.sqlite.asked import high_water
+from fhirserver.store.sqlite.codec import Entries, Meta, hash_term, joined, pack, unpack_metas
 from fhirserver.store.sqlite.intern import Interner, Texts, delete_rows, insert_rows
-from fhirserver.store.sqlite.plan import high_water
+from fhirserver.store.sqlite.read import entries_of
 from fhirserver.store.sqlite.schema import REGION_BITS
 
 INDEX_TABLES = ("chart", "terms", "texts", "spans", "sorts")
@@ -69,7 +70,7 @@ class Transaction:
         """Check everything, then store the drafts as new versions."""
         for guard in guards:
             # A cache of its own: what this transaction interned may be rolled back, and its ids given away again.
-            if read.count(self.connection, Texts(), guard.query) != guard.count:
+            if scan.count(self.connection, Texts(), guard.query) != guard.count:
                 raise Conflict(guard.reason)
         if not drafts:
             return []
@@ -217,23 +218,13 @@ class Transaction:
         indexed.insert(self.connection)
 
 
-def entries_of(connection: sqlite3.Connection, seqs: Iterable[int]) -> list[tuple[int, Entries]]:
-    """(seq, index rows as they were written) of those of the versions that have a record of them."""
-    count, packed = connection.execute(
-        "SELECT count(*), CAST(group_concat(e.packed, '') AS BLOB) FROM json_each(?) n "
-        "CROSS JOIN entries e ON e.seq = n.value",
-        (joined(seqs),),
-    ).fetchone()
-    return unpack_entries(count, packed or b"")
-
-
 class _Ids:
     """Ids of all names that some drafts need, interned together."""
 
     def __init__(self, transaction: Transaction, items: Sequence[tuple[Facts, Index]]) -> None:
         names: set[str] = set()
         for facts, index in items:
-            names.update(facts.compartments)
+            names.update(facts.compartments, index.present)
             for entries in (index.texts, index.spans, index.sorts):
                 names.update([entry[0] for entry in entries])
         connection, interner = transaction.connection, transaction.interner
@@ -252,6 +243,7 @@ def make_entries(names: dict[str, int], facts: Facts, index: Index, terms: Seque
         tuple({(names[name], text): None for name, text in index.texts}),
         tuple({(names[name], float(lo), float(hi)): None for name, lo, hi in index.spans}),
         tuple({(names[name], value if isinstance(value, str) else float(value)): None for name, value in index.sorts}),
+        tuple([names[code] for code in index.present]),
     )
 
 
