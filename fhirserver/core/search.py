@@ -28,7 +28,7 @@ from fhirserver.core.searchtokens import needs_content, token_of
 from fhirserver.core.searchvalues import prefixed, unescape, written
 from fhirserver.core.values import normalise
 
-__all__ = ["Include", "Link", "Order", "Residual", "Search", "ValueSets", "parse"]
+__all__ = ["Include", "Link", "Order", "Residual", "Search", "ValueSets", "answered", "parse"]
 
 MAX_GROUPS = 20
 """Parameters of one search that choose resources, and as many that order and include."""
@@ -44,6 +44,11 @@ MAX_ENDS = 300
 _UNSUPPORTED = frozenset({"_content", "_text", "_filter", "_query"})
 _ORDERING = frozenset({"_sort", "_include", "_revinclude"})
 _ID = re.compile(r"[A-Za-z0-9\-.]{1,64}", re.ASCII)
+
+
+def answered(type_: str) -> dict[str, SearchParameter]:
+    """The parameters that a search of this type takes, by code: what a CapabilityStatement names."""
+    return {code: each for code, each in search_parameters(type_).items() if code not in _UNSUPPORTED}
 
 
 class Link(msgspec.Struct, frozen=True):

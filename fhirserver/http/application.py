@@ -105,7 +105,7 @@ class Application:
             if match is None:
                 continue
             parameters = match.groupdict()
-            if parameters.get("type", "Patient") not in RESOURCE_TYPES:
+            if not {parameters.get("type", "Patient"), parameters.get("member", "Patient")} <= RESOURCE_TYPES:
                 continue
             if row.only is None:
                 yield row, parameters

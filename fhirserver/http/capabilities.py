@@ -14,7 +14,8 @@ import msgspec
 
 import fhirserver
 from fhirserver.core.definitions import RESOURCE_TYPES
-from fhirserver.http import patch, search
+from fhirserver.core.search import answered
+from fhirserver.http import patch
 from fhirserver.http.definitions import canonical
 from fhirserver.http.negotiation import FHIR_JSON, GENERIC
 
@@ -163,7 +164,7 @@ def _resource(type_: str, rows: Sequence[Row], options: Options) -> Json:
     if "search-type" in codes:
         resource["searchParam"] = [
             {"name": name, "definition": parameter.url, "type": parameter.type}
-            for name, parameter in search.answered(type_).items()
+            for name, parameter in answered(type_).items()
         ]
     operations = _operations(type_, of_type)
     return resource | ({"operation": operations} if operations else {})

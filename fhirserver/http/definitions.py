@@ -21,7 +21,7 @@ from starlette.types import ASGIApp
 from fhirserver.core.definitions import RESOURCE_TYPES, SearchParameter
 from fhirserver.core.errors import Fault, Kind
 from fhirserver.core.model import Key
-from fhirserver.http import search
+from fhirserver.core.search import answered
 from fhirserver.http.respond import content_type, json_answer, not_modified
 from fhirserver.http.server import Server
 from fhirserver.http.subset import asked
@@ -108,9 +108,7 @@ def operation_definition(id_: str, base: str, rows: Sequence[Row]) -> bytes:
 def _parameters() -> dict[str, SearchParameter]:
     """The search parameters that are answered for any type, by the id they are served under."""
     found = {
-        PREFIX + parameter.id: parameter
-        for type_ in sorted(RESOURCE_TYPES)
-        for parameter in search.answered(type_).values()
+        PREFIX + parameter.id: parameter for type_ in sorted(RESOURCE_TYPES) for parameter in answered(type_).values()
     }
     return dict(sorted(found.items()))
 

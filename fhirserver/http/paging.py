@@ -25,7 +25,7 @@ class Paging(msgspec.Struct, frozen=True):
         view is another than on the first page, since two views must not be mixed in one walk."""
         now = self.server.clock()
         if sealed is not None:
-            here = page.open_sealed(sealed, key=self.server.page_key, bound=self._bound, now=now)
+            here = self.opened(sealed)
             if here.view != self.view:
                 raise Fault(Kind.EXPIRED, "What you may see of this has changed; start again.")
             return here
@@ -39,6 +39,10 @@ class Paging(msgspec.Struct, frozen=True):
             view=self.view,
             expires=now + self.server.page_minutes * 60_000,
         )
+
+    def opened(self, sealed: str) -> Page:
+        """The sealed page, whatever view it was made for."""
+        return page.open_sealed(sealed, key=self.server.page_key, bound=self._bound, now=self.server.clock())
 
     def seal(self, here: Page, *, offset: int, at: Position | None) -> str:
         """The value of `_page` that leads ``offset`` entries into the walk of ``here``."""

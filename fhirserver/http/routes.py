@@ -23,7 +23,7 @@ from fhirserver.http.meta import meta_add, meta_delete, meta_instance, meta_summ
 from fhirserver.http.metadata import metadata
 from fhirserver.http.patch import patch, patch_conditional
 from fhirserver.http.read import read
-from fhirserver.http.search import search_type
+from fhirserver.http.search import search_compartment, search_system, search_type
 from fhirserver.http.server import FHIR_BASE, Handler
 from fhirserver.http.transaction import transaction
 from fhirserver.http.update import update, update_conditional
@@ -100,11 +100,16 @@ ROUTES: tuple[Row, ...] = (
     Row(("GET",), FHIR_BASE + "/{type}/{id}/_history", "history-instance", history_instance),
     Row(("GET",), FHIR_BASE + "/{type}/_history", "history-type", history_type),
     Row(("GET",), FHIR_BASE + "/_history", "history-system", history_system),
+    Row(("GET",), FHIR_BASE + "/{type=Patient}/{id}/{member}", "search-type", search_compartment),
+    Row(("GET", "POST"), FHIR_BASE + "/{type=Patient}/{id}/{member}/_search", "search-type", search_compartment),
     Row(("GET",), FHIR_BASE + "/{type}/{id}", "read", read),
     Row(("PUT",), FHIR_BASE + "/{type}/{id}", "update", update),
     Row(("PATCH",), FHIR_BASE + "/{type}/{id}", "patch", patch),
     Row(("DELETE",), FHIR_BASE + "/{type}/{id}", "delete", delete),
     Row(("GET",), FHIR_BASE + "/{type}", "search-type", search_type),
+    Row(("GET", "POST"), FHIR_BASE + "/{type}/_search", "search-type", search_type),
+    Row(("GET",), FHIR_BASE, "search-system", search_system),
+    Row(("GET", "POST"), FHIR_BASE + "/_search", "search-system", search_system),
     Row(("POST",), FHIR_BASE + "/{type}", "create", create),
     Row(("PUT",), FHIR_BASE + "/{type}", "update", update_conditional),
     Row(("PATCH",), FHIR_BASE + "/{type}", "patch", patch_conditional),

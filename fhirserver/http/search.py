@@ -1,183 +1,167 @@
-"""search-type, the part that needs no search engine: all of a type, `_id`, `identifier`, and who links a Patient.
+"""search: the resources of a type, of a chart or of the whole store that the parameters select.
 
-``GET [base]/{type}``. Source: R4 search §3.1.1. Other search parameters of the type are refused by name rather than
-ignored, since an ignored filter would return what was not asked for; the full search is a later step on this index.
+``GET [base]/{type}?…``, ``GET [base]/Patient/{id}/{type}?…``, ``GET [base]?_type=…``, and each by ``POST …/_search``.
+Source: R4 search §3.1.1. `core.search` reads the parameters, `policy.search` finds the matches under the caller's
+grant, `http.asking` says how the answer is wanted.
+
+A page goes out while it is being read, so its links stand behind its entries. In default order a page token holds the
+snapshot and the seq before the page, so pages put together are the matches at the snapshot whatever is written
+meanwhile, and a deep page costs what the first one costs.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import AsyncIterator, Mapping, Sequence
-from urllib.parse import quote, urlencode
+from collections.abc import AsyncIterator
 
 import msgspec
 from starlette.requests import Request
 from starlette.types import ASGIApp
 
 from fhirserver.core import bundle
-from fhirserver.core.definitions import SearchParameter, search_parameters
-from fhirserver.core.errors import Fault, Kind
-from fhirserver.core.model import Key, Query, Record
-from fhirserver.core.page import Position
+from fhirserver.core.model import CURRENT, Key, Query, Record
+from fhirserver.core.page import Page, Position
 from fhirserver.core.stamp import instant
-from fhirserver.http.negotiation import GENERAL
+from fhirserver.http.asking import Asked, asked_of
+from fhirserver.http.included import Included
 from fhirserver.http.paging import Paging
-from fhirserver.http.respond import SECURITY_HEADERS, content_type
-from fhirserver.http.selection import TOLERATED
-from fhirserver.http.server import Server, bearer, strict
-from fhirserver.http.stream import Counted, Streaming
-from fhirserver.http.subset import Cut, elements_of, projection_of, summary_of
-from fhirserver.policy.gate import Scoped
+from fhirserver.http.respond import SECURITY_HEADERS
+from fhirserver.http.searchset import Entries, shape
+from fhirserver.http.server import Server, bearer
+from fhirserver.http.sorted import in_order
+from fhirserver.http.stream import Streaming
+from fhirserver.policy.gate import CallerClass, Scoped
+from fhirserver.policy.search import Matches, matches_of
 
-INTERACTION = "search-type"
-DEFAULT_COUNT = 50
-MAX_COUNT = 1000
-MAX_GROUPS = 20
-MAX_VALUES = 500
-_COMMA = re.compile(r"(?<!\\),")
-_LINK_TARGETS = ("Patient", "Practitioner", "RelatedPerson", "Person")
+MOST_LOOKED_AT = 20_000
+"""Candidates that one page asks one by one; a page that has not found enough by then ends there, with a next link."""
 
-
-class Search(msgspec.Struct, frozen=True, kw_only=True):
-    """What was asked: the store query without snapshot and place, page size (0: the total only), how each resource is
-    cut, and the parameters as applied."""
-
-    query: Query
-    count: int = DEFAULT_COUNT
-    page: str | None = None
-    project: Cut | None = None
-    applied: tuple[tuple[str, str], ...] = ()
+AT_ONCE = 200
 
 
 async def search_type(request: Request, server: Server) -> ASGIApp:
     """A searchset of the resources of one type that the caller may see and the parameters select."""
     type_ = request.path_params["type"]
-    scoped = await server.gate.admit(bearer(request), interaction=INTERACTION, type=type_)
-    pairs = request.query_params.multi_items()
-    search = parse(type_, pairs, strict=strict(request))
-    media_type = content_type(request, request.query_params.get("_format"))
-    scoped = await scoped.everyone()
+    scoped = await server.gate.admit(bearer(request), interaction="search-type", type=type_)
+    asked = await asked_of(request, server, scoped, (type_,), path=type_)
+    return await _answer(request, server, await scoped.everyone(), asked, "search-type")
+
+
+async def search_compartment(request: Request, server: Server) -> ASGIApp:
+    """The same in the chart of one Patient; refused as reading the chart is."""
+    patient, type_ = request.path_params["id"], request.path_params["member"]
+    scoped = await server.gate.admit(bearer(request), interaction="search-type", type=type_)
+    chart = await scoped.chart(Key("Patient", patient))
+    asked = await asked_of(request, server, chart.scoped, (type_,), path=f"Patient/{patient}/{type_}")
+    return await _answer(request, server, chart.scoped, asked, "search-type", within=patient)
+
+
+async def search_system(request: Request, server: Server) -> ASGIApp:
+    """The same over several types, which `_type` names; only parameters that all of them have."""
+    scoped = await server.gate.admit(bearer(request), interaction="search-system")
+    asked = await asked_of(request, server, scoped, None, path="")
+    return await _answer(request, server, await scoped.everyone(), asked, "search-system")
+
+
+async def _answer(
+    request: Request, server: Server, scoped: Scoped, asked: Asked, interaction: str, *, within: str | None = None
+) -> ASGIApp:
+    paging = Paging(server, scoped, asked.request, scoped.grant.digest)
+    here = await paging.here(asked.page)
+    matches = await matches_of(scoped, asked.search, as_of=here.as_of, within=within)
+    if asked.page is None:
+        total = await _total(scoped, asked, matches, type_level=within is None)
+        here = msgspec.structs.replace(here, total=total, query=asked.hidden)
+    page = _Page(scoped, asked, matches, here)
     base = server.fhir_base(request) + "/"
-    paging = Paging(server, scoped, f"{type_}?{urlencode(search.applied)}", scoped.grant.digest)
-    here = await paging.here(search.page)
-    query = msgspec.structs.replace(search.query, as_of=here.as_of, after=here.at.after if here.at else 0)
-    links = [{"relation": "self", "url": _url(base + type_, search, search.page)}]
-    total: dict[str, object] = {}
-    if search.count == 0:
-        total = {"total": await scoped.count(search.query)}
-    elif (following := await _following(scoped, query, search.count)) is not None:
-        sealed = paging.seal(here, offset=here.offset + search.count, at=Position(0, following))
-        links.append({"relation": "next", "url": _url(base + type_, search, sealed)})
-    head = {"resourceType": "Bundle", "type": "searchset", "timestamp": instant(here.time), **total, "link": links}
-    shape = bundle.searchset(base=base.encode(), head=msgspec.json.encode(head)[:-1], tail=lambda: b"")
-    batches = Counted(scoped.scan(msgspec.structs.replace(query, limit=search.count)) if search.count else _nothing())
+
+    def tail() -> bytes:
+        this = paging.seal(here, offset=here.offset, at=here.at or Position(0, 0)) if asked.hidden else asked.page
+        links = [{"relation": "self", "url": asked.url(base, this)}]
+        if page.next is not None:
+            sealed = paging.seal(here, offset=here.offset + asked.count, at=page.next)
+            links.append({"relation": "next", "url": asked.url(base, sealed)})
+        return b',"link":' + msgspec.json.encode(links)
+
+    counted = {} if here.total is None else {"total": here.total}
+    head = {"resourceType": "Bundle", "type": "searchset", "timestamp": instant(here.time), **counted}
     return Streaming(
-        chunks=bundle.write(shape, batches, body=scoped.body, project=search.project),
-        headers={"Content-Type": f"{media_type}; charset=utf-8", "Vary": "Accept, Authorization", **SECURITY_HEADERS},
-        disclosure=scoped.disclosure(
-            interaction=INTERACTION, patients=(), detail={"type": type_, "query": f"?{urlencode(search.applied)}"}
+        chunks=bundle.write(
+            shape(base, msgspec.json.encode(head)[:-1], page.entries, tail),
+            page.batches(),
+            body=scoped.body,
+            project=asked.project,
         ),
+        headers={
+            "Content-Type": f"{asked.media_type}; charset=utf-8",
+            "Vary": "Accept, Authorization",
+            **SECURITY_HEADERS,
+        },
+        disclosure=scoped.disclosure(interaction=interaction, patients=(within,) if within else (), detail=asked.told),
         still_admitted=scoped.still_admitted,
-        sent=lambda: batches.sent,
+        sent=lambda: page.entries.sent,
         stall_seconds=server.stall_seconds,
     )
 
 
-def parse(type_: str, pairs: list[tuple[str, str]], *, strict: bool) -> Search:
-    """The Search; a parameter of this type that is not supported yet is a 400 naming it."""
-    known = search_parameters(type_)
-    keys: tuple[Key, ...] | None = None
-    terms: list[tuple[str, ...]] = []
-    count, sealed = DEFAULT_COUNT, None
-    applied: list[tuple[str, str]] = []
-    names: list[str] = []
-    summary: str | None = None
-    for name, value in pairs:
-        if name in TOLERATED and name not in GENERAL:
-            continue
-        if not value.strip():
-            raise Fault(Kind.BAD_REQUEST, f"{name[:64]} is empty.", expression=name[:64])
-        if name in GENERAL:
-            applied.append((name, value))
-            if name == "_elements":
-                names.append(value)
-            elif name == "_summary":
-                summary = summary_of(value)
-        elif name == "_count":
-            count = _count(value)
-        elif name == "_page":
-            sealed = value
-        elif name == "_id":
-            named = tuple(Key(type_, part) for part in value.split(","))
-            keys = named if keys is None else tuple(key for key in keys if key in named)
-            applied.append((name, value))
-        elif name == "identifier" and name in answered(type_):
-            terms.append(tuple(_token(type_, part) for part in _COMMA.split(value)))
-            _bounded(name, terms)
-            applied.append((name, value))
-        elif name in ("link", "patient") and name in answered(type_):
-            terms.append(tuple(term for part in value.split(",") for term in _person_terms(name, part)))
-            _bounded(name, terms)
-            applied.append((name, value))
-        elif name.partition(":")[0].partition(".")[0] in known or name.startswith("_"):
-            raise Fault(Kind.BAD_REQUEST, f"The parameter {name[:64]} is not supported yet.", expression=name[:64])
-        elif strict:
-            raise Fault(Kind.BAD_REQUEST, f"Unknown parameter {name[:64]!r} (Prefer: handling=strict).")
-    query = Query(types=frozenset({type_}), keys=keys, terms=tuple(terms))
-    total_only = summary == "count"
-    return Search(
-        query=query,
-        count=0 if total_only else count,
-        page=sealed,
-        project=None if total_only else projection_of(elements_of(names), summary),
-        applied=tuple(applied),
-    )
+async def _total(scoped: Scoped, asked: Asked, matches: Matches, *, type_level: bool) -> int | None:
+    """How many match, where that was asked for. To a third party a search over everybody never says."""
+    if asked.total == "none" and asked.count:
+        return None
+    if type_level and scoped.principal.caller is CallerClass.THIRD_PARTY:
+        return None
+    return await matches.count()
 
 
-def answered(type_: str) -> Mapping[str, SearchParameter]:
-    """The search parameters that a search of this type takes, by name: what the CapabilityStatement names."""
-    names = ("_id", "identifier", "link", "patient") if type_ == "Person" else ("_id", "identifier")
-    known = search_parameters(type_)
-    return {name: known[name] for name in names if name in known}
+class _Page:
+    """The entries of one page, read as they go out: its matches, then what is included. ``next``: where the following
+    page begins, known when the last match is out."""
 
+    def __init__(self, scoped: Scoped, asked: Asked, matches: Matches, here: Page) -> None:
+        self.next: Position | None = None
+        self._included = Included(scoped, asked.search.includes, as_of=here.as_of)
+        self.entries = Entries(self._included)
+        self._scoped, self._asked, self._matches, self._here = scoped, asked, matches, here
 
-def _bounded(name: str, terms: Sequence[tuple[str, ...]]) -> None:
-    """A store compares so many values in one question, and no more."""
-    if len(terms) > MAX_GROUPS or sum(map(len, terms)) > MAX_VALUES:
-        raise Fault(Kind.BAD_REQUEST, f"{name} asks for too many values at once.", expression=name)
+    async def batches(self) -> AsyncIterator[list[Record]]:
+        if not self._asked.count:
+            return
+        read = self._in_order() if self._asked.search.order else self._as_written()
+        async for records in read:
+            await self._included.meet(records)
+            self.entries.sent += len(records)
+            yield records
+        async for records in self._included.batches():
+            self.entries.sent += len(records)
+            yield records
 
+    async def _as_written(self) -> AsyncIterator[list[Record]]:
+        left, looked, upto = self._asked.count, 0, 0
+        after = self._here.at.after if self._here.at else 0
+        limit = None if not self._matches.indexed else left + 1
+        async for look in self._matches.looks(after=after, limit=limit):
+            if len(look.records) > left:
+                more = look.records[:left]
+                self.next = Position(0, more[-1].seq if more else upto)
+                if more:
+                    yield more
+                return
+            if look.records:
+                yield look.records
+            left, looked, upto = left - len(look.records), looked + look.looked_at, look.upto
+            if looked >= MOST_LOOKED_AT and upto < CURRENT:
+                self.next = Position(0, upto)
+                return
 
-def _count(value: str) -> int:
-    if not (value.isascii() and value.isdigit()):
-        raise Fault(Kind.BAD_REQUEST, "_count must be a whole number, 0 or greater.", expression="_count")
-    return min(int(value[:10]), MAX_COUNT)
-
-
-def _token(type_: str, value: str) -> str:
-    if value.endswith("|"):
-        raise Fault(Kind.BAD_REQUEST, "identifier needs a value after the system.", expression="identifier")
-    return f"{type_}|identifier={value.replace(chr(92) + ',', ',')}"
-
-
-def _person_terms(name: str, value: str) -> list[str]:
-    targets = ("Patient",) if name == "patient" else _LINK_TARGETS
-    references = [value] if "/" in value else [f"{target}/{value}" for target in targets]
-    return [f"Person|{name}={reference}" for reference in references]
-
-
-async def _following(scoped: Scoped, query: Query, count: int) -> int | None:
-    """The seq of this page's last record if another record follows it."""
-    seqs: list[int] = []
-    async for batch in scoped.scan(msgspec.structs.replace(query, limit=count + 1, bodies=False)):
-        seqs += [record.seq for record in batch]
-    return seqs[count - 1] if len(seqs) > count else None
-
-
-async def _nothing() -> AsyncIterator[list[Record]]:
-    return
-    yield
-
-
-def _url(path: str, search: Search, sealed: str | None) -> str:
-    pairs = [*search.applied, ("_count", str(search.count)), *([("_page", sealed)] if sealed else [])]
-    return f"{path}?" + "&".join(f"{name}={quote(value, safe=',:|/')}" for name, value in pairs)
+    async def _in_order(self) -> AsyncIterator[list[Record]]:
+        asked = self._asked
+        found = await in_order(self._matches, asked.search.types, asked.search.order)
+        start = self._here.offset
+        wanted = [record.key for record in found[start : start + asked.count]]
+        if len(found) > start + asked.count:
+            self.next = Position(0, 0)
+        for at in range(0, len(wanted), AT_ONCE):
+            keys = wanted[at : at + AT_ONCE]
+            read: dict[Key, Record] = {}
+            async for records in self._scoped.scan(Query(keys=tuple(keys), as_of=self._here.as_of)):
+                read.update((record.key, record) for record in records)
+            yield [read[key] for key in keys if key in read]

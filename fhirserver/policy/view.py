@@ -39,6 +39,11 @@ class View:
         self._opened: set[str] = set()
         self._limited = principal.caller is not CallerClass.OPERATOR
 
+    @property
+    def limited(self) -> bool:
+        """Whether the caller may get a part of a resource: of a Person the links that it may follow."""
+        return self._limited
+
     def admits(self, record: Record) -> bool:
         """Whether the grant lets this record be seen for itself."""
         pair = (record.type, record.facts)

@@ -1,0 +1,165 @@
+"""What a search request asks for: its parameters from the URL, a form or a sealed link, and how the answer is wanted.
+
+Source: R4 search §3.1.1.2 (GET and POST), §3.1.1.3 (unknown parameters), §3.1.1.5 (result parameters). The links of a
+search by POST carry the sealed page alone, so that what was posted to stay out of URLs does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+from urllib.parse import parse_qsl, quote, urlencode
+
+import msgspec
+from starlette.requests import Request
+
+from fhirserver.core.definitions import RESOURCE_TYPES, search_parameters
+from fhirserver.core.errors import Fault, Kind
+from fhirserver.core.search import Search, parse
+from fhirserver.http.limits import body_of
+from fhirserver.http.negotiation import GENERAL, content_type, sent_type
+from fhirserver.http.paging import Paging
+from fhirserver.http.selection import TOLERATED, bad, number
+from fhirserver.http.server import Server, strict
+from fhirserver.http.subset import Cut, elements_of, projection_of, summary_of
+from fhirserver.http.valuesets import value_sets
+from fhirserver.policy.gate import CallerClass, Scoped
+
+DEFAULT_COUNT = 50
+MAX_COUNT = 1000
+MOST_BODY = 1 << 20
+"""Bytes of a form."""
+
+FORM = "application/x-www-form-urlencoded"
+_ONCE = frozenset({"_count", "_page", "_total", "_summary", "_contained", "_containedType", "__explain"})
+"""Parameters of the answer that may stand once; `_elements` may be repeated."""
+
+Pairs = list[tuple[str, str]]
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """One search request. ``path`` is its path below the base; ``count`` 0: the total only; ``hidden``: its parameters
+    if links must not show them; ``request`` is what its pages are bound to; ``told`` for the audit trail."""
+
+    search: Search
+    path: str
+    media_type: str
+    request: str
+    count: int = DEFAULT_COUNT
+    total: Literal["none", "estimate", "accurate"] = "none"
+    page: str | None = None
+    hidden: str = ""
+    project: Cut | None = None
+    explain: bool = False
+    applied: tuple[tuple[str, str], ...] = ()
+    told: dict[str, str] = {}
+
+    def url(self, base: str, sealed: str | None) -> str:
+        """The link to a page."""
+        pairs = [] if self.hidden else [*self.applied, ("_count", str(self.count))]
+        pairs += [("_page", sealed)] if sealed else []
+        return f"{base}{self.path}?" + "&".join(f"{name}={quote(value, safe=',:|/')}" for name, value in pairs)
+
+
+async def asked_of(
+    request: Request, server: Server, scoped: Scoped, types: Sequence[str] | None, *, path: str
+) -> Asked:
+    """The request's search; ``types`` None: those that `_type` names, or all.
+
+    Fault BAD_REQUEST naming the parameter; UNSUPPORTED_MEDIA for a body that is no form.
+    """
+    hidden_request = f"{path}/_search"
+    pairs = list(request.query_params.multi_items())
+    hidden = ""
+    if request.method == "POST":
+        pairs += await _form(request, server)
+        hidden = urlencode(pairs) or "_count=50"
+    elif {name for name, _ in pairs} - GENERAL - TOLERATED == {"_page"}:
+        hidden = Paging(server, scoped, hidden_request, "").opened(dict(pairs)["_page"]).query
+        pairs += parse_qsl(hidden, keep_blank_values=True)
+    general, rest = _sorted_out(pairs)
+    over: tuple[tuple[str, str], ...] = ()
+    if types is None:
+        over = tuple(pair for pair in rest if pair[0] == "_type")
+        types, rest = _types(rest)
+    base = server.fhir_base(request) + "/"
+    rest = [(name, _own(types, name, value, base)) for name, value in rest]
+    sets = await value_sets(scoped, rest)
+    search = parse(types, rest, now=server.clock(), values=sets)
+    if search.unknown and strict(request):
+        raise bad(search.unknown[0][:64], "is not known here (Prefer: handling=strict)")
+    one = {name: value for name, value in general if name != "_elements"}
+    summary = summary_of(one.get("_summary"))
+    names = elements_of([value for name, value in general if name == "_elements"])
+    shown = tuple((name, value) for name, value in general if name in GENERAL | {"_total"})
+    applied = (*over, *search.applied, *shown)
+    count = 0 if summary == "count" else min(number("_count", one.get("_count", str(DEFAULT_COUNT))), MAX_COUNT)
+    explain = one.get("__explain") == "true" and scoped.principal.caller is CallerClass.OPERATOR
+    return Asked(
+        search=search,
+        path=path,
+        media_type=content_type(request, one.get("_format")),
+        request=hidden_request if hidden else f"{path}?{urlencode(applied)}",
+        count=count,
+        total=_total(one.get("_total", "none")),
+        page=one.get("_page"),
+        hidden=hidden,
+        project=None if count == 0 else projection_of(names, summary),
+        explain=explain,
+        applied=applied,
+        told={"type": ",".join(types) if len(types) < 20 else "all", "query": f"?{urlencode(applied)}"},
+    )
+
+
+async def _form(request: Request, server: Server) -> Pairs:
+    raw = await body_of(request, server, limit=MOST_BODY)
+    if not raw.strip():
+        return []
+    if sent_type(request) != FORM:
+        raise Fault(Kind.UNSUPPORTED_MEDIA, f"A search is posted as {FORM}.")
+    try:
+        return parse_qsl(raw.decode(), keep_blank_values=True, errors="strict")
+    except ValueError:
+        raise Fault(Kind.BAD_REQUEST, "The form is not UTF-8.") from None
+
+
+def _sorted_out(pairs: Pairs) -> tuple[Pairs, Pairs]:
+    """(how the answer is wanted, what is looked for)."""
+    general: Pairs = []
+    rest: Pairs = []
+    for name, value in pairs:
+        if name in TOLERATED - GENERAL:
+            continue
+        if name not in _ONCE | GENERAL:
+            rest.append((name, value))
+            continue
+        if not value.strip():
+            raise bad(name, "is empty")
+        if name in _ONCE and any(name == other for other, _ in general):
+            raise bad(name, "is given more than once")
+        if name in ("_contained", "_containedType") and value != "false":
+            raise bad(name, "is not supported: contained resources are not searched by themselves")
+        general.append((name, value))
+    return general, rest
+
+
+def _types(pairs: Pairs) -> tuple[tuple[str, ...], Pairs]:
+    given = [name for key, value in pairs if key == "_type" for name in value.split(",")]
+    for name in given:
+        if name not in RESOURCE_TYPES:
+            raise bad("_type", f"names {name[:64]!r}, which is no R4 resource type")
+    rest = [pair for pair in pairs if pair[0] != "_type"]
+    return tuple(sorted(set(given) or RESOURCE_TYPES)), rest
+
+
+def _own(types: Sequence[str], name: str, value: str, base: str) -> str:
+    """A reference by an absolute URL of this server is one to a resource of its own."""
+    parameter = search_parameters(types[0]).get(name.partition(":")[0])
+    return value.replace(base, "") if parameter is not None and parameter.type == "reference" else value
+
+
+def _total(value: str) -> Literal["none", "estimate", "accurate"]:
+    match value:
+        case "none" | "estimate" | "accurate":
+            return value
+    raise bad("_total", "must be none, estimate or accurate")
