@@ -19,6 +19,7 @@ PROTECTED = [row for row in ROUTES if not row.public]
 ANSWERS_TO_NOBODY = {401, 403, 404}
 LISTS = {
     "search-type": {"empty grant", "other patient"},
+    "search-system": {"empty grant", "other patient", "wrong scope"},
     "history-type": {"empty grant", "other patient"},
     "history-system": {"empty grant", "other patient", "wrong scope"},
 }
@@ -27,6 +28,8 @@ LISTS = {
 
 IDS = {"Person": "p", "Patient": "p", "Observation": "o", "Binary": "b", "Group": "g", "Encounter": "e"}
 CONDITIONAL = frozenset({"update", "patch", "delete"})
+UNSENT = frozenset({"$everything", "$meta", "search-type", "search-system"})
+"""What is asked for by POST without a body as well."""
 WRITES = frozenset({"create", "update", "patch", "delete", "transaction", "$meta-add", "$meta-delete", "$validate"})
 
 
@@ -34,7 +37,7 @@ def paths(row: Row) -> list[str]:
     """The row's path filled in with resources that exist; with criteria where it is conditional."""
     found = re.search(r"\{type=([\w|]+)\}", row.path)
     kinds = found[1].split("|") if found else ["Patient", "Observation"]
-    filled = re.sub(r"\{type(=[\w|]+)?\}", "{type}", row.path).replace("{version}", "1")
+    filled = re.sub(r"\{type(=[\w|]+)?\}", "{type}", row.path).replace("{version}", "1").replace("{member}", "Observation")
     if row.interaction in CONDITIONAL and "{id}" not in filled:
         filled += "?identifier=1"
     return list(dict.fromkeys(filled.replace("{type}", kind).replace("{id}", IDS[kind]) for kind in kinds))
@@ -42,7 +45,7 @@ def paths(row: Row) -> list[str]:
 
 def sent(row: Row, method: str, path: str) -> dict[str, Any]:
     """A body that nothing is wrong with, so that who asks is what decides."""
-    if method not in ("POST", "PUT", "PATCH") or row.interaction in ("$everything", "$meta"):
+    if method not in ("POST", "PUT", "PATCH") or row.interaction in UNSENT:
         return {}
     kind = path.removeprefix("/FHIR/R4").strip("/").partition("/")[0].partition("?")[0]
     resource = {**BODIES.get(kind, {"resourceType": kind}), **({"id": IDS[kind]} if kind in IDS else {})}

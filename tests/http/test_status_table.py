@@ -156,7 +156,7 @@ def test_every_protected_interaction_is_in_this_table_or_in_one_of_its_own() -> 
     here = {"read", "vread", "history-instance", "patch", "delete", "$meta", "$meta-add", "$meta-delete", "$everything",
             "create", "update", "search-type"}  # fmt: skip
     elsewhere = {
-        "history-type": "test_history_access", "history-system": "test_history_access",
+        "search-system": "test_search", "history-type": "test_history_access", "history-system": "test_history_access",
         "transaction": "test_transaction", "$validate": "test_validate_operation",
     }  # fmt: skip
     assert {row.interaction for row in ROUTES if not row.public} == here | elsewhere.keys()
