@@ -4,6 +4,11 @@ Nothing here or in `core.index` knows a resource type by name, except that chart
 are Organizations: what is true of one type only stands in a table of `fhirserver.data`, whose PROVENANCE.md says which
 tables are official and generated and which are ours. Importing this module reads nothing.
 
+Beside the published search parameters stand those of an `Edition`: what users of this installation have defined
+(`core.ownparameters` reads them). An edition never changes; the composition root sets one, once, before it opens the
+store, and every process of an installation sets the same. Whoever keeps something that follows from the parameters
+(`search_parameters`, `core.plan`) keeps it by edition.
+
 A compiled path in the tables is ``steps:type``, with ``(target)`` behind the type where a reference counts only if it
 points at that type. Steps are JSON names joined by dots; ``name[field=text]`` keeps the items whose ``field`` has that
 text, ``name[n]`` is the nth item, ``name*`` is that element repeated to any depth, and an empty first step leads back
@@ -15,6 +20,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from functools import cache, lru_cache
+from hashlib import blake2b
 from importlib import resources
 from types import MappingProxyType
 from typing import NamedTuple, TypeVar
@@ -25,6 +31,8 @@ PATIENT = "Patient"
 """The type whose compartments are charts."""
 ORGANIZATION = "Organization"
 """The type whose resources are custodians and parties."""
+INDEX_VERSION = 2
+"""Raised whenever `core.index` makes other entries of the same content; see `fingerprint`."""
 CARE_DATE = "clinical-date"
 """The id of the R4 search parameter that says which element is a resource's care date (17 types)."""
 
@@ -66,7 +74,8 @@ class SearchParameter(msgspec.Struct, frozen=True, kw_only=True):
     ``type``: number, date, string, token, reference, composite, quantity, uri or special. ``targets`` is
     ``("Resource",)`` where any type but Parameters may be referred to. ``absent`` is the token of a resource that has
     none of the elements (only Patient `deceased`). ``paths`` is empty for a composite, which has ``contexts``, and for
-    the three parameters without an expression (`_query`, `_content`, `_text`).
+    the three parameters without an expression (`_query`, `_content`, `_text`). ``canonical`` is empty for a parameter
+    of R4 itself.
     """
 
     id: str
@@ -77,13 +86,23 @@ class SearchParameter(msgspec.Struct, frozen=True, kw_only=True):
     targets: tuple[str, ...] = ()
     components: tuple[Component, ...] = ()
     absent: str = ""
+    canonical: str = ""
     paths: dict[str, tuple[str, ...]] = {}
     contexts: dict[str, tuple[Context, ...]] = {}
 
     @property
     def url(self) -> str:
-        """The canonical URL of the official definition."""
-        return f"http://hl7.org/fhir/SearchParameter/{self.id}"
+        """The canonical URL of the definition."""
+        return self.canonical or f"http://hl7.org/fhir/SearchParameter/{self.id}"
+
+
+class Edition:
+    """The published parameters and ``added`` ones; compared by identity, so that it is cheap to keep things by."""
+
+    __slots__ = ("added",)
+
+    def __init__(self, added: tuple[SearchParameter, ...] = ()) -> None:
+        self.added = added
 
 
 class Step(NamedTuple):
@@ -133,22 +152,70 @@ class _Owners(msgspec.Struct):
     parties: dict[str, tuple[str, ...]]
 
 
+_INDEXED_BY = (
+    "search.json",
+    "us-core.json",
+    "types.json",
+    "compartments.json",
+    "owners.json",
+    "directory.json",
+    "ucum.json",
+)
 _T = TypeVar("_T")
 _STEP = re.compile(r"(?P<name>\w*)(?P<repeated>\*)?(?:\[(?:(?P<field>\w+)=)?(?P<text>[^\]]*)\])?(?:\.|$)")
 _END = re.compile(r"(?P<steps>.*):(?P<type>[\w.]+)(?:\((?P<target>\w+)\))?")
 
 
-@lru_cache(maxsize=256)
+_edition = Edition()
+
+
+def edition() -> Edition:
+    """The edition that is in force."""
+    return _edition
+
+
+def put_in_force(edition: Edition) -> None:
+    """For the composition root: once, before anything is indexed or searched. A store that was filled under another
+    edition must be indexed again (`fingerprint` tells)."""
+    global _edition
+    _edition = edition
+
+
 def search_parameters(type_: str) -> Mapping[str, SearchParameter]:
     """Code -> parameter, for every parameter that may be used on this type, the common ones included.
 
     An unknown type has the common ones only.
     """
+    return search_parameters_of(type_, _edition)
+
+
+@lru_cache(maxsize=512)
+def search_parameters_of(type_: str, edition: Edition) -> Mapping[str, SearchParameter]:
+    """The same in an edition that need not be in force."""
     found = {}
     for base in ("Resource", "DomainResource", type_):
         if base != "DomainResource" or type_ not in _load("types.json", _Types).plain:
-            found.update(_by_base().get(base, {}))
+            found.update(_by_base(edition).get(base, {}))
     return MappingProxyType(dict(sorted(found.items())))
+
+
+@lru_cache(maxsize=8)
+def fingerprint_of(edition: Edition) -> str:
+    """A hash of all that index entries follow from: this code's `INDEX_VERSION`, the tables, and what was added.
+
+    A store keeps the one it was filled under. Under another, searches would miss or invent matches.
+    """
+    digest = blake2b(b"%d" % INDEX_VERSION, digest_size=16)
+    for name in _INDEXED_BY:
+        digest.update(b"\0" + name.encode() + b"\0" + (resources.files("fhirserver.data") / name).read_bytes())
+    for parameter in sorted(edition.added, key=lambda each: each.url):
+        digest.update(b"\0" + msgspec.json.encode(parameter, order="deterministic"))
+    return digest.hexdigest()
+
+
+def fingerprint() -> str:
+    """`fingerprint_of` the edition that is in force."""
+    return fingerprint_of(_edition)
 
 
 @cache
@@ -169,13 +236,18 @@ def parse_path(text: str) -> Path:
     return Path(tuple(steps), whole["type"], whole["target"] or "")
 
 
-@cache
-def _by_base() -> dict[str, dict[str, SearchParameter]]:
+def published() -> tuple[SearchParameter, ...]:
+    """Every parameter of R4 and of US Core."""
+    return (*_load("search.json", _Search).parameters, *_load("us-core.json", _Search).parameters)
+
+
+@lru_cache(maxsize=8)
+def _by_base(edition: Edition) -> dict[str, dict[str, SearchParameter]]:
     by_base: dict[str, dict[str, SearchParameter]] = {}
-    for parameter in _load("search.json", _Search).parameters:
+    for parameter in (*published(), *edition.added):
         for base in parameter.base:
             if by_base.setdefault(base, {}).setdefault(parameter.code, parameter) is not parameter:
-                raise ValueError(f"search.json defines {base} {parameter.code} twice")
+                raise ValueError(f"the search parameter {parameter.code} of {base} is defined twice")
     return by_base
 
 

@@ -7,13 +7,13 @@ looks only at elements that are present, and at each only once, whatever the num
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
 from fhirserver.core import definitions
 from fhirserver.core.composites import Composite, Part
-from fhirserver.core.definitions import Path, SearchParameter, Step, parse_path
+from fhirserver.core.definitions import Edition, Path, SearchParameter, Step, parse_path
 from fhirserver.core.entries import Leaf, Take, Use, take_for
 from fhirserver.core.presence import Mark
 
@@ -61,11 +61,15 @@ class Plan(NamedTuple):
     """The type has no owners of its own: every patient in whose compartment it stands is one."""
 
 
-@lru_cache(maxsize=256)
 def plan(type_: str) -> Plan:
-    """The plan for this type; an unknown type gets the common parameters only."""
+    """The plan for this type in the edition that is in force; an unknown type gets the common parameters only."""
+    return _plan(type_, definitions.edition())
+
+
+@lru_cache(maxsize=512)
+def _plan(type_: str, edition: Edition) -> Plan:
     root = Branch()
-    parameters = definitions.search_parameters(type_)
+    parameters = definitions.search_parameters_of(type_, edition)
     uses: dict[tuple[Path, str], list[Use]] = {}
     for parameter in parameters.values():
         name = f"{type_}|{parameter.code}"
@@ -75,9 +79,10 @@ def plan(type_: str) -> Plan:
         for context, composite in _composites(parameter, type_, name):
             branch = root.extend(context.steps)
             branch.composites = (*branch.composites, composite)
-    compartment = _named(definitions.patient_compartment.get(type_, ()), type_)
-    owner = _named(definitions.owner_paths.get(type_, ()), type_)
-    party = _named(definitions.party_paths.get(type_, ()), type_)
+    compartment, owner, party = (
+        _named(table.get(type_, ()), type_, parameters)
+        for table in (definitions.patient_compartment, definitions.owner_paths, definitions.party_paths)
+    )
     flagged = compartment | owner | party
     for path, kind in [*uses, *sorted((path, "reference") for path in flagged if (path, "reference") not in uses)]:
         here = tuple(uses.get((path, kind), ()))
@@ -94,7 +99,14 @@ def plan(type_: str) -> Plan:
         root,
         tuple((f"{type_}|{code}", each.absent) for code, each in parameters.items() if each.absent),
         Mark(tuple(code for code, each in parameters.items() if each.absent)),
-        next((f"{type_}|{code}" for code, each in parameters.items() if each.id == definitions.CARE_DATE), ""),
+        next(
+            (
+                f"{type_}|{code}"
+                for code, each in parameters.items()
+                if each.id == definitions.CARE_DATE and not each.canonical
+            ),
+            "",
+        ),
         type_ not in definitions.owner_paths,
     )
 
@@ -122,9 +134,8 @@ def _inline_target(path: Path, parameter: SearchParameter) -> str:
     return parameter.targets[0] if path.type == "Resource" else ""
 
 
-def _named(names: tuple[str, ...], type_: str) -> set[Path]:
+def _named(names: tuple[str, ...], type_: str, known: Mapping[str, SearchParameter]) -> set[Path]:
     """The paths, without targets, of parameter codes and of paths written out (those have a colon)."""
-    known = definitions.search_parameters(type_)
     paths = (path for name in names for path in ([parse_path(name)] if ":" in name else _paths(known[name], type_)))
     return {path._replace(target="") for path in paths}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from hashlib import blake2b
 from pathlib import Path
 
 import msgspec
@@ -13,7 +14,47 @@ from fhirserver.core import definitions
 from fhirserver.core.definitions import Path as CompiledPath
 from fhirserver.core.definitions import Step, parse_path, search_parameters
 from fhirserver.core.entries import take_for
+from fhirserver.core.index import extract
 from fhirserver.core.plan import plan
+from tests.indexed import of, terms
+
+_CODED = {"coding": [{"system": "http://loinc.org", "code": "8480-6"}, {"code": "x"}]}
+_TO = {"reference": "Patient/1"}
+SAMPLES: tuple[dict[str, object], ...] = (
+    {
+        "resourceType": "Patient",
+        "id": "1",
+        "meta": {"profile": ["http://p|1"], "tag": [{"code": "t"}], "security": [{"system": "s", "code": "R"}]},
+        "name": [{"family": "Ångström", "given": ["Anna", "B"]}],
+        "telecom": [{"system": "phone", "value": "555"}],
+        "identifier": [{"system": "urn:mrn", "value": "7", "type": {"coding": [{"system": "v2", "code": "MR"}]}}],
+        "address": [{"line": ["1 Main St"], "city": "Boston"}],
+        "birthDate": "1970-02",
+        "managingOrganization": {"reference": "Organization/o"},
+    },
+    {
+        "resourceType": "Observation",
+        "id": "o",
+        "status": "final",
+        "code": _CODED,
+        "subject": _TO,
+        "effectivePeriod": {"start": "2024-01-01"},
+        "valueQuantity": {"value": 98.6, "unit": "F", "system": "http://unitsofmeasure.org", "code": "[degF]"},
+        "component": [{"code": _CODED, "valueCodeableConcept": _CODED}, {"code": _CODED, "valueString": "Positive"}],
+        "performer": [{"identifier": {"system": "s", "value": "9"}, "type": "Practitioner"}],
+    },
+    {"resourceType": "ValueSet", "id": "v", "url": "http://Example.org/v", "version": "1.0", "description": "A b"},
+    {"resourceType": "Location", "id": "l", "position": {"latitude": 42.25, "longitude": -71.5}},
+    {"resourceType": "RiskAssessment", "id": "r", "subject": _TO, "prediction": [{"probabilityDecimal": 0.25}]},
+    {"resourceType": "Invoice", "id": "i", "totalNet": {"value": 12.5, "currency": "EUR"}},
+    {
+        "resourceType": "Bundle",
+        "id": "b",
+        "type": "document",
+        "entry": [{"resource": {"resourceType": "Composition", "id": "c"}}],
+    },
+)
+"""Resources with something for each search type."""
 
 DATA = Path(definitions.__file__).parents[1] / "data"
 
@@ -46,6 +87,68 @@ def test_our_chart_differs_from_the_official_table_by_task_and_patient_link_only
     assert chart.pop("Task") == ("patient",)
     assert official.pop("Patient") == ("link",)
     assert chart == official
+
+
+def test_us_core_adds_seven_parameters_each_with_entries() -> None:
+    added = table("us-core.json")["parameters"]
+    assert {(str(each["base"]), each["code"], each["type"]) for each in added} == {
+        ("['CareTeam']", "role", "token"),
+        ("['Condition']", "asserted-date", "date"),
+        ("['Encounter']", "discharge-disposition", "token"),
+        ("['Goal']", "description", "token"),
+        ("['Patient']", "ethnicity", "token"),
+        ("['Patient']", "gender-identity", "token"),
+        ("['Patient']", "race", "token"),
+    }
+    race = search_parameters("Patient")["race"]
+    assert race.url == "http://hl7.org/fhir/us/core/SearchParameter/us-core-race"
+
+
+def test_a_patient_is_found_by_race_ethnicity_and_gender_identity() -> None:
+    core = "http://hl7.org/fhir/us/core/StructureDefinition/us-core-"
+
+    def coding(url: str, code: str) -> dict[str, object]:
+        return {"url": url, "valueCoding": {"system": "urn:oid:2.16.840.1.113883.6.238", "code": code}}
+
+    index = of(
+        "Patient",
+        extension=[
+            {
+                "url": core + "race",
+                "extension": [
+                    coding("ombCategory", "2106-3"),
+                    coding("detailed", "1586-7"),
+                    {"url": "text", "valueString": "White"},
+                ],
+            },
+            {"url": core + "ethnicity", "extension": [coding("ombCategory", "2186-5")]},
+            {"url": core + "genderIdentity", "valueCodeableConcept": {"coding": [{"code": "446151000124109"}]}},
+            {"url": "http://example.org/else", "extension": [coding("ombCategory", "x")]},
+        ],
+    )
+    assert terms(index, "Patient|race") == {"=2106-3", "=1586-7"}
+    assert terms(index, "Patient|ethnicity") == {"=2186-5"}
+    assert terms(index, "Patient|gender-identity") == {"=446151000124109"}
+    assert {"race", "ethnicity", "gender-identity"} <= set(index.present)
+
+
+def test_the_other_us_core_parameters_find_their_elements() -> None:
+    asserted = [{"url": "http://hl7.org/fhir/StructureDefinition/condition-assertedDate", "valueDateTime": "2024"}]
+    assert [name for name, _, _ in of("Condition", extension=asserted).spans] == ["Condition|asserted-date"]
+    concept = {"coding": [{"code": "x"}]}
+    team = of("CareTeam", participant=[{"role": [concept]}])
+    assert terms(team, "CareTeam|role") == {"=x", "=|x"}
+    stay = of("Encounter", hospitalization={"dischargeDisposition": concept})
+    assert terms(stay, "Encounter|discharge-disposition") == {"=x", "=|x"}
+    assert terms(of("Goal", description=concept), "Goal|description") == {"=x", "=|x"}
+
+
+def test_other_entries_of_the_same_content_need_another_index_version() -> None:
+    """When this fails because entries have changed on purpose: raise INDEX_VERSION, and write the new pair here."""
+    digest = blake2b(digest_size=8)
+    for resource in SAMPLES:
+        digest.update(msgspec.json.encode(extract(resource)))
+    assert (definitions.INDEX_VERSION, digest.hexdigest()) == (2, "e46ac03d0ae6b727")
 
 
 def test_a_type_has_its_own_and_the_common_parameters() -> None:
@@ -101,6 +204,7 @@ def test_the_only_paths_that_give_no_index_entries_are_these() -> None:
         (parameter.code, path.type)
         for type_ in definitions.RESOURCE_TYPES
         for parameter in search_parameters(type_).values()
+        if not parameter.canonical  # an extension's value may be anything
         for path in map(parse_path, parameter.paths.get(type_, ()))
         if take_for(parameter.type, path.type) is None
     }

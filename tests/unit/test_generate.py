@@ -51,7 +51,14 @@ def package(pytestconfig: pytest.Config) -> Path:
 @pytest.mark.slow
 def test_regenerating_gives_the_committed_bytes(package: Path) -> None:
     made = tables(open_package(package))
-    assert {"search.json", "compartments.json", "types.json", "elements.json", "bindings.json"} <= made.keys()
+    assert {
+        "search.json",
+        "us-core.json",
+        "compartments.json",
+        "types.json",
+        "elements.json",
+        "bindings.json",
+    } <= made.keys()
     assert [name for name, content in made.items() if (DATA / name).read_bytes() != content] == []
     provenance = (DATA / "PROVENANCE.md").read_text()
     assert [name for name in made if f"`{name}`" not in provenance] == []
@@ -120,6 +127,7 @@ def test_only_parameters_with_a_standards_status_are_official(tmp_path: Path) ->
     }
     assert msgspec.json.decode(made["compartments.json"])["official"] == {"Basic": ["patient"]}
     assert msgspec.json.decode(made["types.json"]) == {"types": ["Basic"], "plain": []}
+    assert msgspec.json.decode(made["us-core.json"]) == {"parameters": []}  # of types that this package has not
 
 
 def test_check_writes_nothing_and_tells_a_difference(

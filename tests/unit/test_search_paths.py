@@ -15,11 +15,11 @@ from fhirpathpy.engine.nodes import TypeInfo
 from fhirpathpy.models import models
 
 from fhirserver.core import plan as planning
-from fhirserver.core.definitions import search_parameters
+from fhirserver.core.definitions import edition, search_parameters
 from fhirserver.core.entries import Found, Leaf, Take
 from fhirserver.core.index import _walk
-from fhirserver.data.generate.expression import Found as Node
-from fhirserver.data.generate.expression import compile_expression, is_existence
+from fhirserver.core.expression import Found as Node
+from fhirserver.core.expression import compile_expression, is_existence
 from tests.shared import shared
 
 FIELDS: dict[str, dict[str, tuple[str, ...]]] = {
@@ -140,7 +140,7 @@ def taken(resource: dict[str, Any]) -> dict[str, Counter[str]]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(planning, "take_for", recorder)
-        branch = planning.plan.__wrapped__(resource["resourceType"]).root
+        branch = planning._plan.__wrapped__(resource["resourceType"], edition()).root
     _walk(resource, branch.below, Found(resource))
     return seen
 

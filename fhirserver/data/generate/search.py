@@ -1,4 +1,4 @@
-"""Makes the tables of search parameters, the patient compartment and the resource types.
+"""Makes the tables of search parameters (R4's and those that US Core adds), the patient compartment and the types.
 
 The package holds 1,400 SearchParameter files. The 1,375 that the specification publishes (the bundle
 ``search-parameters.json``) are exactly those that carry a standards status; the other 25 are examples and parameters
@@ -9,16 +9,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from fhirserver.data.generate.expression import Fields, Found, compile_expression, is_existence, read_fields
+from fhirserver.core.expression import Fields, compile_contexts, compile_paths, is_existence
 from fhirserver.data.generate.package import Package
 
 _STANDARDS_STATUS = "http://hl7.org/fhir/StructureDefinition/structuredefinition-standards-status"
 _RESOURCE = "http://hl7.org/fhir/StructureDefinition/Resource"
 _CANONICAL = "http://hl7.org/fhir/SearchParameter/"
+_SYSTEM_STRING = "http://hl7.org/fhirpath/System.String"
+_US_CORE = Path(__file__).with_name("us_core.json")
+"""What US Core defines beside R4, as published; compiled here like the official parameters."""
 
 _ANY = "Resource"
 """Written for the 80 target lists that name every concrete type but Parameters: spelt out, 40 % of the table."""
@@ -40,8 +44,14 @@ def generate(package: Package) -> dict[str, bytes]:
     fields = read_fields(structures)
     anything = set(concrete) - {"Parameters"}
     rows = sorted((_row(p, parameters, fields, anything) for p in parameters), key=lambda row: (row["code"], row["id"]))
+    beside = [
+        row | {"paths": {base: compile_paths(row["expression"], base, fields) for base in row["base"]}}
+        for row in msgspec.json.decode(_US_CORE.read_bytes())["parameters"]
+        if fields.keys() >= set(row["base"])
+    ]
     return {
         "search.json": _lines({"parameters": rows}),
+        "us-core.json": _lines({"parameters": beside}),
         "types.json": _lines({"types": concrete, "plain": plain}),
         "compartments.json": _lines(_compartment(package["CompartmentDefinition-patient.json"])),
     }
@@ -81,45 +91,36 @@ def _row(
     if is_existence(expression):
         row["absent"] = "false"
     if components:
-        row["contexts"] = {base: _contexts(parameter, base, fields) for base in row["base"]}
+        parts = [c["expression"] for c in components]
+        row["contexts"] = {
+            base: [{"at": at, "parts": parts} for at, parts in compile_contexts(expression, parts, base, fields)]
+            for base in row["base"]
+        }
     elif expression:
-        row["paths"] = {base: [_path(found) for found in _select(parameter, base, fields)] for base in row["base"]}
+        row["paths"] = {base: compile_paths(expression, base, fields) for base in row["base"]}
     return row
 
 
-def _contexts(parameter: Mapping[str, Any], base: str, fields: Fields) -> list[dict[str, Any]]:
-    """The nodes in which a composite's components are looked for, each with the components' paths below it."""
-    return [
-        {
-            "at": _path(context),
-            "parts": [
-                [_path(f) for f in compile_expression(c["expression"], fields, root=base, context=context)]
-                for c in parameter["component"]
-            ],
-        }
-        for context in _select(parameter, base, fields)
-    ]
-
-
-def _select(parameter: Mapping[str, Any], base: str, fields: Fields) -> list[Found]:
-    found = compile_expression(parameter["expression"], fields, root=base)
-    if not found:
-        raise ValueError(f"{parameter['id']} selects nothing in {base}")
-    return found
-
-
-def _path(found: Found) -> str:
-    """``steps:type`` with ``(target)`` for references that count only when they point at that type.
-
-    A step is a JSON name, ``name[field=text]``, or ``name[n]`` for the nth item; an empty first step is the resource.
-    """
-    steps = ".".join(step if isinstance(step, str) else _filter(step) for step in found.steps)
-    return f"{steps}:{found.type}" + (f"({found.target})" if found.target else "")
-
-
-def _filter(step: tuple[str, str, str]) -> str:
-    name, field, text = step
-    return f"{name}[{text}]" if field == "#" else f"{name}[{field}={text}]"
+def read_fields(structures: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, tuple[str, ...]]]:
+    """The elements of every resource and data type, from their StructureDefinition snapshots."""
+    fields: dict[str, dict[str, tuple[str, ...]]] = {}
+    for structure in structures:
+        elements = structure["snapshot"]["element"]
+        parents = {element["path"].rpartition(".")[0] for element in elements}
+        for element in elements:
+            parent, _, name = element["path"].rpartition(".")
+            if not parent:
+                fields.setdefault(element["path"], {})
+                continue
+            if "contentReference" in element:
+                types: tuple[str, ...] = (element["contentReference"].partition("#")[2],)
+            elif element["path"] in parents:
+                types = (element["path"],)
+            else:
+                codes = dict.fromkeys(entry["code"] for entry in element["type"])
+                types = tuple("string" if code == _SYSTEM_STRING else code for code in codes)
+            fields.setdefault(parent, {})[name] = types
+    return fields
 
 
 def _compartment(definition: Mapping[str, Any]) -> dict[str, Any]:

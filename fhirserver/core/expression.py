@@ -1,21 +1,24 @@
 """Compiles the search parameters' FHIRPath into JSON paths with the type found at the end of each.
 
 The R4 search expressions use a small part of FHIRPath: member names, unions, ``as``/``as()``/``ofType()``,
-``where(x = 'y')``, ``where(resolve() is T)``, an index, ``%resource`` and, once, ``x.exists() and x != false``. All of
-it is compiled here, when the tables are made; anything else raises ValueError, so that no parameter is ever left out
-silently. A choice element becomes one path per type, by the ``[x]`` of the StructureDefinition (`valueQuantity`), so at
-run time nothing guesses a type from a name or from the JSON.
+``where(x = 'y')``, ``where(resolve() is T)``, ``extension('url')``, an index, ``%resource`` and, once, ``x.exists() and
+x != false``. All of it is compiled here, when the tables are made and, for parameters that users define, when the
+server starts; anything else raises ValueError, so that no parameter is ever left out silently. A choice element becomes
+one path per type, by the ``[x]`` of the StructureDefinition (`valueQuantity`), so at run time nothing guesses a type
+from a name or from the JSON.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 _TOKEN = re.compile(r"\s*(?:(?P<name>%?[A-Za-z_]\w*)|'(?P<text>[^']*)'|(?P<number>\d+)|(?P<sign>!=|[.()|=\[\]]))")
 _NOT_FALSE = re.compile(r"(?P<path>[\w.]+)\.exists\(\) and (?P=path) != false")
-_SYSTEM_STRING = "http://hl7.org/fhirpath/System.String"
+_DEPTH = 30
+_MOST = 2000
+"""So many nodes at most while an expression is followed: an extension's value has fifty types, and they extensions."""
 
 Fields = Mapping[str, Mapping[str, tuple[str, ...]]]
 """type -> element name (with ``[x]``) -> types; the type of a backbone element is its path."""
@@ -33,27 +36,20 @@ class Found(NamedTuple):
     type: str
     target: str = ""
 
+    @property
+    def path(self) -> str:
+        """``steps:type`` with ``(target)`` for references that count only when they point at that type.
 
-def read_fields(structures: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, tuple[str, ...]]]:
-    """The elements of every resource and data type, from their StructureDefinition snapshots."""
-    fields: dict[str, dict[str, tuple[str, ...]]] = {}
-    for structure in structures:
-        elements = structure["snapshot"]["element"]
-        parents = {element["path"].rpartition(".")[0] for element in elements}
-        for element in elements:
-            parent, _, name = element["path"].rpartition(".")
-            if not parent:
-                fields.setdefault(element["path"], {})
-                continue
-            if "contentReference" in element:
-                types: tuple[str, ...] = (element["contentReference"].partition("#")[2],)
-            elif element["path"] in parents:
-                types = (element["path"],)
-            else:
-                codes = dict.fromkeys(entry["code"] for entry in element["type"])
-                types = tuple("string" if code == _SYSTEM_STRING else code for code in codes)
-            fields.setdefault(parent, {})[name] = types
-    return fields
+        A step is a JSON name, ``name[field=text]``, or ``name[n]`` for the nth item; an empty first step is the
+        resource.
+        """
+        steps = ".".join(step if isinstance(step, str) else _filter(step) for step in self.steps)
+        return f"{steps}:{self.type}" + (f"({self.target})" if self.target else "")
+
+
+def _filter(step: tuple[str, str, str]) -> str:
+    name, field, text = step
+    return f"{name}[{text}]" if field == "#" else f"{name}[{field}={text}]"
 
 
 def is_existence(expression: str) -> bool:
@@ -72,6 +68,35 @@ def compile_expression(expression: str, fields: Fields, *, root: str, context: F
     return list(dict.fromkeys(parser.whole()))
 
 
+def compile_paths(expression: str, base: str, fields: Fields) -> tuple[str, ...]:
+    """The compiled paths, as written, that ``expression`` selects in resources of type ``base``."""
+    return tuple(found.path for found in _select(expression, base, fields))
+
+
+def compile_contexts(
+    expression: str, components: Iterable[str], base: str, fields: Fields
+) -> tuple[tuple[str, tuple[tuple[str, ...], ...]], ...]:
+    """Of a composite: each node in which its components are looked for, with each component's paths below it."""
+    expressions = tuple(components)
+    return tuple(
+        (
+            context.path,
+            tuple(
+                tuple(found.path for found in compile_expression(each, fields, root=base, context=context))
+                for each in expressions
+            ),
+        )
+        for context in _select(expression, base, fields)
+    )
+
+
+def _select(expression: str, base: str, fields: Fields) -> list[Found]:
+    found = compile_expression(expression, fields, root=base)
+    if not found:
+        raise ValueError(f"{expression!r} selects nothing in {base}")
+    return found
+
+
 class _Parser:
     def __init__(self, expression: str, fields: Fields, root: str, context: Found | None) -> None:
         self.expression = expression
@@ -80,6 +105,7 @@ class _Parser:
         self.context = context
         self.tokens = list(self._scan())
         self.at = 0
+        self.depth = 0
 
     def _scan(self) -> Iterator[str]:
         at, end = 0, len(self.expression.rstrip())
@@ -126,7 +152,11 @@ class _Parser:
     def _path(self) -> list[Found]:
         if self._peek() == "(":
             self._next()
+            self.depth += 1
+            if self.depth > _DEPTH:
+                raise self._error()
             found = self._union()
+            self.depth -= 1
             self._next(")")
         else:
             found = self._first(self._next())
@@ -158,6 +188,9 @@ class _Parser:
             found = self._of_type(found, self._next())
         elif name == "where":
             found = self._where(found)
+        elif name == "extension":
+            url = self._text()
+            found = [self._filtered(node, "url", url) for node in self._member(found, name)]
         else:
             raise self._error()
         self._next(")")
@@ -172,13 +205,18 @@ class _Parser:
             target = self._next()
             return [node._replace(target=target) for node in found if node.type in ("Reference", "canonical")]
         self._next("=")
-        text = self._next()
-        if not text.startswith("'"):
-            raise self._error()
+        text = self._text()
         for node in found:
             if name not in self.fields.get(node.type, {}):
                 raise self._error()
-        return [self._filtered(node, name, text[1:]) for node in found]
+        return [self._filtered(node, name, text) for node in found]
+
+    def _text(self) -> str:
+        """A string literal; without a bracket, because a compiled path could not hold it."""
+        text = self._next()
+        if not text.startswith("'") or "]" in text:
+            raise self._error()
+        return text[1:]
 
     def _filtered(self, node: Found, field: str, text: str) -> Found:
         if not node.steps or not isinstance(node.steps[-1], str):
@@ -199,6 +237,6 @@ class _Parser:
                 selected += [
                     Found((*node.steps, name + type_[0].upper() + type_[1:]), type_) for type_ in members[f"{name}[x]"]
                 ]
-        if found and not selected:
+        if (found and not selected) or len(selected) > _MOST:
             raise self._error()
         return selected
