@@ -34,7 +34,7 @@ def _table(name: str) -> dict[str, Any]:
 
 _STEP = re.compile(
     r"\.?(?:as\((?P<as>\w+)\)"
-    r"|where\((?P<field>\w+)='(?P<text>[^']*)'\)"
+    r"|where\((?P<field>\w+) ?= ?'(?P<text>[^']*)'\)"
     r"|where\(resolve\(\) is (?P<target>\w+)\)"
     r"|\[(?P<nth>\d+)\]"
     r"|(?P<name>%?\w+))"
@@ -44,9 +44,19 @@ _STEP = re.compile(
 def elements(resource: JSON, expression: str) -> list[Node]:
     """What the whole expression yields, in the order of its parts."""
     found = []
-    for part in expression.split(" | "):
-        found += list(_part(resource, part.strip()))
+    for first, part, rest in _parts(expression):
+        if first in (resource["resourceType"], "Resource", "DomainResource"):
+            found += list(_part(resource, part, rest))
+        elif not first[:1].isupper():
+            found += _walk([_root(resource)], part)
     return found
+
+
+@cache
+def _parts(expression: str) -> list[tuple[str, str, str]]:
+    """Each part of a union as a path: its first name (mostly a type), the whole, and what follows the name."""
+    parts = [re.sub(r"^\((\S+) as (\w+)\)", r"\1.as(\2)", part.strip()) for part in expression.split(" | ")]
+    return [(part.partition(".")[0], part, part.partition(".")[2]) for part in parts]
 
 
 def below(node: Node, expression: str) -> list[Node]:
@@ -60,20 +70,13 @@ def below(node: Node, expression: str) -> list[Node]:
     return found
 
 
-def _part(resource: JSON, part: str) -> Iterator[Node]:
+def _part(resource: JSON, part: str, rest: str) -> Iterator[Node]:
     deceased = re.fullmatch(r"(\S+)\.exists\(\) and \1 != false", part)
     if deceased:
         values = [node.value for node in elements(resource, deceased[1])]
         yield Node("boolean", "boolean", bool(values) and values != [False], resource)
-        return
-    cast = re.fullmatch(r"\((\S+) as (\w+)\)(.*)", part)
-    if cast:
-        part = f"{cast[1]}.as({cast[2]}){cast[3]}"
-    first, _, rest = part.partition(".")
-    if first in (resource["resourceType"], "Resource", "DomainResource"):
+    else:
         yield from _walk([_root(resource)], rest)
-    elif not first[:1].isupper():
-        yield from _walk([_root(resource)], part)
 
 
 def _root(resource: JSON) -> Node:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any
 
-from fhirserver.core.definitions import SearchParameter
+from fhirserver.core.definitions import RESOURCE_TYPES, SearchParameter
 from tests.oracle.extract import JSON, Node, below, elements, local
 from tests.oracle.reading import Reading, Unreadable
 from tests.oracle.units import UCUM, factor
@@ -59,8 +59,13 @@ class Matcher:
         if modifier == "missing":
             if value not in ("true", "false") or parameter.type == "composite":
                 raise Unreadable(f"{parameter.code}:missing={value}")
-            return (value == "true") == (not elements(resource, parameter.expression))
+            nodes = elements(resource, parameter.expression)
+            if self.reading.missing == "value":
+                nodes = [node for node in nodes if self.has_value(parameter.type, node)]
+            return (value == "true") == (not nodes)
         if parameter.type == "composite":
+            if modifier:
+                raise Unreadable(f"{parameter.code} has no :{modifier}")
             found = [self.composite(resource, parameter, each) for each in split(value, ",")]
             return any(found)
         nodes = elements(resource, parameter.expression)
@@ -69,6 +74,25 @@ class Matcher:
         tests = [self.test(parameter, modifier, each) for each in split(value, ",")]
         found = [test(node) for test in tests for node in nodes]
         return any(found) != (modifier == "not")
+
+    def has_value(self, kind: str, node: Node) -> bool:
+        """Whether an element has anything that a parameter of this type could be compared with."""
+        value = node.value
+        if kind == "date":
+            return bool(dates(node.type, value))
+        if kind in ("number", "quantity"):
+            return bool(quantities(node, self.reading))
+        if kind == "string":
+            return bool(strings(node))
+        if not isinstance(value, dict):
+            return True
+        if kind == "reference":
+            return bool({"reference", "identifier"} & value.keys())
+        if node.type == "CodeableConcept":
+            return any({"system", "code"} & coding.keys() for coding in value.get("coding", ()))
+        return (
+            bool({"system", "code"} & value.keys()) if node.type == "Coding" else "value" in value or kind == "special"
+        )
 
     def ordered(self, nodes: Sequence[Node], parameter: SearchParameter, modifier: str, value: str) -> bool:
         """Dates, numbers and quantities: several values of the resource, one of the search."""
@@ -208,7 +232,8 @@ class Matcher:
             )
         text = plain(value)
         if modifier:
-            if modifier not in parameter.targets and parameter.targets != ("Resource",):
+            possible = RESOURCE_TYPES if parameter.targets == ("Resource",) else parameter.targets
+            if modifier not in possible:
                 raise Unreadable(f"{parameter.code} does not refer to {modifier}")
             if _ID.fullmatch(text):
                 text = f"{modifier}/{text}"
@@ -356,7 +381,11 @@ def _near(value: str, reading: Reading) -> Test:
         raise Unreadable(f"not a place: {value}") from wrong
     if len(parts) > 4 or abs(latitude) > 90 or abs(longitude) > 180 or reach < 0:
         raise Unreadable(f"not a place: {value}")
-    return lambda node: distance(latitude, longitude, node.value["latitude"], node.value["longitude"]) <= reach
+
+    def test(node: Node) -> bool:
+        return distance(latitude, longitude, float(node.value["latitude"]), float(node.value["longitude"])) <= reach
+
+    return test
 
 
 def distance(latitude: float, longitude: float, other_latitude: float, other_longitude: float) -> float:

@@ -19,7 +19,6 @@ Stated freedoms, the same for every reading:
   by nothing but `:missing`, `:identifier` and `:text`; it leads nowhere in a chain. Neither does a canonical.
 * `where(resolve() is T)` knows the type from the reference's text, else from what it contains, else from its `type`.
 * A canonical with `|version` in the data is found by its url as well.
-* `:missing` asks whether the expression yields an element, whatever that holds.
 * `:not` with several values: none of them. It holds for a resource that has no value.
 * `_list` counts every entry. `_sort`: a resource without the key comes last in both directions; among several values
   the earliest date counts, else the first in the document; ties keep the order of the store.
@@ -34,13 +33,16 @@ from typing import Literal, NamedTuple
 class Reading(NamedTuple):
     """The freedoms in which the answer to a random query may well differ from one server to the next.
 
-    ``ne_of_several``: with several values, `ne` holds when "any" of them is not equal, or when "all" are.
-    ``text``: where `:text` of tokens and references must match: at the "start", at the start of any of its "words",
-    or anywhere ("within"). ``open_comparators``: whether the number of a Quantity with a comparator `<` or `>` stands
-    outside its interval. ``below_segments``: whether `:below` of a uri ends at a path segment. ``near_km``: the
-    distance of a `near` without one. ``ap``: the share of the value, or of a date's distance from now, that `ap` adds.
+    ``missing``: `:missing` asks whether the expression yields an "element", whatever that holds, or one with a "value"
+    to search by (a code or system, a date, a number, a text, a reference or identifier). ``ne_of_several``: with
+    several values, `ne` holds when "any" of them is not equal, or when "all" are. ``text``: where `:text` of tokens and
+    references must match: at the "start", at the start of any of its "words", or anywhere ("within").
+    ``open_comparators``: whether the number of a Quantity with a comparator `<` or `>` stands outside its interval.
+    ``below_segments``: whether `:below` of a uri ends at a path segment. ``near_km``: the distance of a `near` without
+    one. ``ap``: the share of the value, or of a date's distance from now, that `ap` adds.
     """
 
+    missing: Literal["element", "value"] = "element"
     ne_of_several: Literal["any", "all"] = "any"
     text: Literal["start", "words", "within"] = "within"
     open_comparators: bool = True
