@@ -170,6 +170,8 @@ class _Parser:
         bare, _, modifier = name.partition(":")
         if name.count(".") > MOST_POINTS:
             raise refused(label, f"is a chain of more than {MAX_DEPTH} steps")
+        if name.endswith((":", ".")):
+            raise refused(label, "ends where a modifier or parameter should follow")
         if bare in _UNSUPPORTED:
             raise refused(label, "is not supported here")
         if bare in _ORDERING | {"_list"}:
