@@ -11,11 +11,18 @@ from tests.contract.world import Clock
 from tests.counts import examples
 
 SMALL = {
-    "everything is large": {"_LARGE": 1, "_PROBE": 1, "_SMALL": 0},
-    "everything is large, and tests are in vain": {"_LARGE": 1, "_PROBE": 1, "_SMALL": 0, "_TRIED": 1, "_RARE": 1},
-    "some of it is large": {"_LARGE": 3, "_PROBE": 2, "_SMALL": 1, "_TRIED": 3, "_RARE": 2},
-    "much is small, and looked at in many steps": {"_SMALL": 0, "_STRIDE": 1, "_TESTED": 1, "_WINDOW": 1},
-}
+    "everything is large": {"_LARGE": 1, "_PROBE": 1, "_SMALL": 0, "_TINY": 0},
+    "everything is large, and tests are in vain": {
+        "_LARGE": 1,
+        "_PROBE": 1,
+        "_SMALL": 0,
+        "_TINY": 0,
+        "_TRIED": 1,
+        "_RARE": 1,
+    },
+    "some of it is large": {"_LARGE": 3, "_PROBE": 2, "_SMALL": 1, "_TINY": 1, "_TRIED": 3, "_RARE": 2},
+    "much is small, and looked at in many steps": {"_SMALL": 0, "_TINY": 0, "_STRIDE": 1, "_TESTED": 1, "_WINDOW": 1},
+}  # fmt: skip
 """Bounds that no test would wait for otherwise."""
 
 

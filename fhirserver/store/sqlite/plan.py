@@ -9,9 +9,9 @@ slower).
 
 The way in is the rarest of the chart and of what the search tables give for each criterion, chosen region by region.
 The ranges of some terms come in seq order, and so do a chart, a type and the whole store; what a text or a span gives
-does not, and is collected while it is little. Criteria that are all frequent are not: a walk over one of them, or over
-the type, meets the others soon, if they meet at all. Where they do not, the region is read `thorough`: all ways in
-meet each other in one statement (some 30 ms for a region full of each).
+does not, and is collected while it is little, together with whatever else is. Criteria that are all frequent are not: a
+walk over one of them, or over the type, meets the others soon, if they meet at all. Where they do not, the region is
+read `thorough`: all ways in meet each other in one statement (some 30 ms for a region full of each).
 """
 
 from __future__ import annotations
@@ -30,14 +30,18 @@ from fhirserver.store.sqlite.ways import Way, chart_way, count_all, count_in, ev
 
 _PROBE = 2000
 """How far a chart is counted before it is called large; a smaller one is read as a whole."""
-_SMALL = 16
-"""A chart, or what a way in gives in a region, so small is not compared with others that take longer to count."""
+_TINY = 16
+"""A chart so small is not compared with other ways in."""
+_SMALL = 256
+"""A way in that gives so few in a region is taken by itself, and each candidate asked for the rest."""
 _LARGE = 5000
-"""How far a way in is counted within a region. Collecting so much costs what walking over some 300 candidates does."""
+"""How far a way in is counted within a region. To collect so much costs what a walk over some 300 candidates does."""
 _MERGED = 64
 """More types of a chart than this are filtered instead of merged."""
 _STRIDE = 16
 """Regions that one statement looks at where a way in reads more than it gives."""
+_CHART = -1
+"""Stands for the chart among the places of the criteria."""
 
 
 class Walk:
@@ -96,10 +100,10 @@ def walks(asked: Asked, *, chart: bool, answered: Collection[int] = (), probed: 
 
 
 class _Choice(NamedTuple):
-    """How a region is read: by which of the ways (-1: by none of them), and whether that gives many candidates."""
+    """How a region is read: by what these ways all give (none: by a walk over the types), and how much that is."""
 
-    at: int
-    large: bool
+    used: tuple[int, ...]
+    found: int
 
 
 class Regions:
@@ -110,14 +114,14 @@ class Regions:
     def __init__(self, asked: Asked, *, chart: bool) -> None:
         self._asked = asked
         found = [(at, part.way) for at, part in enumerate(asked.parts) if part.way is not None]
-        # In the order in which they are asked: what comes in seq order, what is quickly known, the rest.
-        found.sort(key=lambda one: (not one[1].terms, not one[1].quick))
-        self._ways = [way for _, way in found]
-        self._places = [at for at, _ in found]
-        self._chart = chart
         if chart:
-            self._ways.insert(0, chart_way(asked.within or 0, REGION_BITS))
-            self._places.insert(0, -1)
+            found.append((_CHART, chart_way(asked.within or 0, REGION_BITS)))
+        # In the order in which they are asked: what comes in seq order, what is quickly known, the rest.
+        found.sort(key=lambda one: (not _ordered(*one), not one[1].quick))
+        self._places = [at for at, _ in found]
+        self._ways = [way for _, way in found]
+        self._quick = [way for way in self._ways if way.quick] or self._ways
+        """Those that are counted; the others lead in where there are no others, or when it is `thorough`."""
         self._chosen: dict[int, _Choice | None] = {}
 
     def piece(self, connection: sqlite3.Connection, after: int, upto: int, *, thorough: bool = False) -> Piece | None:
@@ -129,8 +133,9 @@ class Regions:
         if first > last:
             return None
         if first < last:
-            stop = last if all(way.quick for way in self._ways) else min(last, first + _STRIDE - 1)
-            region = next_region(connection, self._ways, joined(range(first, stop + 1)), after, upto)
+            ways = self._ways if thorough else self._quick
+            stop = last if all(way.quick for way in ways) else min(last, first + _STRIDE - 1)
+            region = next_region(connection, ways, joined(range(first, stop + 1)), after, upto)
             if region is None:
                 return None if stop == last else Piece((), after, (stop + 1 << REGION_BITS) - 1)
             first = region
@@ -138,46 +143,41 @@ class Regions:
         if first not in self._chosen:
             self._chosen[first] = self._choose(connection, first)
         choice = self._chosen[first]
-        if choice is None:
-            return Piece((), after, upto)
-        return self._read(choice, first, after, upto, thorough=thorough)
+        return Piece((), after, upto) if choice is None else self._read(choice, first, after, upto, thorough=thorough)
 
     def _choose(self, connection: sqlite3.Connection, region: int) -> _Choice | None:
-        """The rarest way in; None where one of them gives nothing."""
-        ordered = self._chart or bool(self._ways[0].terms)
-        if len(self._ways) == 1 and ordered:
-            return _Choice(0, large=len(self._asked.parts) > 1)
-        best, fewest = 0 if ordered else -1, _LARGE
-        for at, way in enumerate(self._ways):
-            if fewest <= _SMALL and not way.quick:
-                break
-            count = count_in(connection, way, region, 0, CURRENT, fewest)
-            if not count:
+        """The rarest way in, with others that are not too frequent; None where one of them gives nothing."""
+        ordered = _ordered(self._places[0], self._ways[0])
+        if len(self._quick) == 1 and ordered:
+            return _Choice((0,), _LARGE if len(self._asked.parts) > 1 else 0)
+        counts: list[int] = []
+        fewest = _LARGE
+        for way in self._quick:
+            counts.append(count_in(connection, way, region, 0, CURRENT, _LARGE if fewest > _SMALL else fewest))
+            fewest = min(fewest, counts[-1])
+            if not fewest:
                 return None
-            if count < fewest:
-                best, fewest = at, count
-        return _Choice(best, large=fewest >= _PROBE)
+        if fewest <= _SMALL:
+            return _Choice((counts.index(fewest),), fewest)
+        used = tuple(at for at, count in enumerate(counts) if count < _LARGE)
+        return _Choice(used or ((0,) if ordered else ()), fewest)
 
     def _read(self, choice: _Choice, region: int, after: int, upto: int, *, thorough: bool) -> Piece:
-        asked, used = self._asked, [choice.at] if choice.at >= 0 else []
-        if thorough and choice.large:
-            used = list(range(len(self._ways)))
-        answered = {self._places[at] for at in used if self._places[at] >= 0 and self._ways[at].exact}
-        chart = any(self._places[at] < 0 for at in used)
-        probed = thorough or not choice.large
+        asked, used, probed = self._asked, choice.used, thorough or choice.found < _LARGE
+        if thorough and choice.found > _SMALL:
+            used = tuple(range(len(self._ways)))
+        places = [self._places[at] for at in used]
+        answered = {place for place, at in zip(places, used, strict=True) if self._ways[at].exact}
         tests = asked.tests(answered=answered, probed=probed)
-        if len(used) == 1 and (chart or self._ways[used[0]].terms):
-            if chart:
-                return Piece(walks(asked, chart=True, answered=answered, probed=probed), after, upto, tests)
+        if not used or places == [_CHART]:
+            arms = walks(asked, chart=bool(used), answered=answered, probed=probed)
+        elif len(used) == 1 and self._ways[used[0]].terms:
             arms = self._merged(self._ways[used[0]].terms, region, answered, probed=probed)
-            return Piece(arms, after, upto, tests)
-        if not used:
-            return Piece(walks(asked, chart=False, answered=answered, probed=probed), after, upto, tests)
-        way = every([self._ways[at] for at in used])
-        text, values = way.select(str(region), after, upto)
-        conditions = (LIVE, f"x.seq IN ({text})")
-        arm = asked.arm("current x", conditions, values, chart=chart, answered=answered, probed=probed)
-        return Piece((arm,), after, upto, tests)
+        else:
+            text, values = every([self._ways[at] for at in used]).select(str(region), after, upto)
+            conditions, chart = (LIVE, f"x.seq IN ({text})"), _CHART in places
+            arms = (asked.arm("current x", conditions, values, chart=chart, answered=answered, probed=probed),)
+        return Piece(arms, after, upto, tests)
 
     def _merged(
         self, terms: tuple[int, ...], region: int, answered: Collection[int], *, probed: bool
@@ -193,6 +193,11 @@ class Regions:
             conditions = (range_, fresh) if earlier else (range_,)
             arms.append(self._asked.arm(source, conditions, (term, *earlier), answered=answered, probed=probed))
         return tuple(arm._replace(order="t.seq") for arm in arms)
+
+
+def _ordered(place: int, way: Way) -> bool:
+    """Whether it comes in seq order and need not be collected."""
+    return place == _CHART or bool(way.terms)
 
 
 Side = Walk | Regions | Past
@@ -242,7 +247,7 @@ def _rarer(connection: sqlite3.Connection, asked: Asked, ways: list[Way]) -> boo
     """Whether the chart is large, or one of the ways gives less."""
     members = f"SELECT 1 FROM chart WHERE compartment = ? LIMIT {_PROBE}"
     chart = connection.execute(f"SELECT count(*) FROM ({members})", (asked.within,)).fetchone()[0]
-    if chart <= _SMALL or chart >= _PROBE:
+    if chart <= _TINY or chart >= _PROBE:
         return bool(chart >= _PROBE)
     regions = joined(range((high_water(connection).seq >> REGION_BITS) + 1))
     return any(count_all(connection, way, regions, chart) < chart for way in ways if way.quick)

@@ -71,9 +71,7 @@ def way_of(criterion: Criterion, find: Find) -> Way | None:
         case Text(name, text, how):
             return Way((_text_range(find(name) or 0, text, how),), quick=quick(criterion))
         case Span(name, low, high):
-            condition = "region = @region AND name = ? AND lo >= ? AND lo <= ? AND hi >= ? AND hi <= ?"
-            bounds = tuple(float(bound) for bound in (*low, *high))
-            return Way((Range("spans", condition, (find(name) or 0, *bounds)),), quick=quick(criterion))
+            return Way(_span_ranges(find(name) or 0, low, high), quick=quick(criterion))
         case AnyOf(of) if len(of) <= _ALTERNATIVES:
             ways = [way_of(each, find) for each in of]
             known = [way for way in ways if way is not None]
@@ -111,6 +109,21 @@ def _text_range(name: int, text: str, how: str) -> Range:
     if bound is None:
         return Range("texts", "region = @region AND name = ? AND text >= ?", (name, text))
     return Range("texts", "region = @region AND name = ? AND text >= ? AND text < ?", (name, text, bound))
+
+
+def _span_ranges(name: int, low: tuple[float, float], high: tuple[float, float]) -> tuple[Range, ...]:
+    """Ordered by low ends, so the high ends cost a look at each row. Where the bound of a high end lies among the low
+    ends, those that are likely to meet it come first: what is counted or looked for is soon found."""
+    condition = "region = @region AND name = ? AND lo {} ? AND lo {} ? AND hi >= ? AND hi <= ?"
+    (least, most), ends = map(float, low), tuple(map(float, high))
+    bounds: tuple[tuple[str, float, float], ...]
+    if least < ends[0] <= most:
+        bounds = (condition.format(">=", "<="), ends[0], most), (condition.format(">=", "<"), least, ends[0])
+    elif least <= ends[1] < most:
+        bounds = (condition.format(">=", "<="), least, ends[1]), (condition.format(">", "<="), ends[1], most)
+    else:
+        bounds = ((condition.format(">=", "<="), least, most),)
+    return tuple(Range("spans", text, (name, first, last, *ends)) for text, first, last in bounds)
 
 
 def beyond(text: str) -> str | None:
