@@ -381,7 +381,7 @@ async def test_what_a_killed_server_has_only_begun_is_finished(
 ) -> None:
     for begun in (
         lambda: database.create_collection("store"),
-        lambda: database.store.insert_one({"_id": "store", "application": "fhirserver", "schema": 1}),
+        lambda: database.store.insert_one({"_id": "store", "application": "fhirserver", "schema": schema.SCHEMA_VERSION}),
     ):
         begun()
         async with started(url, clock) as store:

@@ -21,8 +21,10 @@ Damage = Callable[[Database[Document]], object]
 
 UNSEEN = {
     # What a superseded version or a tombstone is found by is derived by the rules of its day and not looked at again.
-    "history": {"supports", "care_lo", "care_hi", "terms", "texts", "spans", "sorts"},
-    "tombstone": {"digest", "supports", "care_lo", "care_hi", "terms", "texts", "spans", "sorts", "updated"},
+    "history": {"supports", "care_lo", "care_hi", "terms", "texts", "spans", "sorts", "present"},
+    "tombstone": {
+        "digest", "supports", "care_lo", "care_hi", "terms", "texts", "spans", "sorts", "present", "updated",
+    },  # fmt: skip
     "commits": {"token"},
     "chunks": {"part"},  # only the order counts
 }

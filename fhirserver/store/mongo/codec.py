@@ -6,7 +6,7 @@ A version keeps its fields when it is superseded: a document of ``history`` is t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import bson
@@ -18,6 +18,7 @@ from fhirserver.core.stamp import digest, render
 from fhirserver.store.drafts import all_terms
 from fhirserver.store.mongo import native
 from fhirserver.store.mongo.client import Document
+from fhirserver.store.mongo.keys import keys
 
 INLINE_BOUND = 512 << 10
 """Bodies above this are kept out of line.
@@ -35,7 +36,7 @@ PROJECTION = dict.fromkeys(
     ("version", "seq", "updated", "deleted", "facts", "supports", "digest", "size", "key", "ended", "body"), 1
 )
 """What a Record needs; a read that decodes whole documents takes twice the time."""
-BARE = {name: 1 for name in PROJECTION if name != "body"}
+_BARE = {name: 1 for name in PROJECTION if name != "body"}
 
 
 class Prepared(NamedTuple):
@@ -72,10 +73,11 @@ def fields(key: Key, facts: Facts, index: Index) -> Document:
         "supports": " ".join(index.supports),
         "care_lo": lo,
         "care_hi": hi,
-        "terms": all_terms(index),
+        "terms": [*keys(index), *all_terms(index)],
         "texts": [{"n": name, "v": value} for name, value in index.texts],
         "spans": [{"n": name, "lo": float(low), "hi": float(high)} for name, low, high in index.spans],
         "sorts": [{"n": name, "v": value if isinstance(value, str) else float(value)} for name, value in index.sorts],
+        "present": list(index.present),
     }
 
 
@@ -107,7 +109,7 @@ def prepare(draft: Draft, *, with_native: bool, blob: Any = None) -> Prepared:
 
 def _about(known: Document) -> int:
     """Bytes of what can grow beyond measure, roughly."""
-    entries = sum(len(known[name]) for name in ("terms", "texts", "spans", "sorts"))
+    entries = sum(len(known[name]) for name in ("terms", "texts", "spans", "sorts", "present"))
     texts = sum([len(each["v"]) for each in known["texts"]])
     return 50 * entries + sum(map(len, known["terms"])) + texts + 4 * len(known["facts"]) + len(known["supports"])
 
@@ -124,8 +126,15 @@ def superseded(document: Mapping[str, Any], ended: int) -> Document:
     return {**document, "_id": document["seq"], "key": document["_id"], "ended": ended}
 
 
-def record(document: Mapping[str, Any]) -> Record:
-    """A document of either collection, read with `PROJECTION` or `BARE`; BSONError if it is none that was written."""
+def projection(*, bodies: bool, sorts: Sequence[str] = ()) -> Document:
+    """What a Record needs, with its body and sort keys only where they are asked for."""
+    wanted = PROJECTION if bodies else _BARE
+    return {**wanted, "sorts": 1} if sorts else wanted
+
+
+def record(document: Mapping[str, Any], sorts: Sequence[str] = ()) -> Record:
+    """A document of either collection, read with a `projection` for the same ``sorts``; BSONError if it is none that
+    was written."""
     try:
         kind, _, name = (document["key"] if "key" in document else document["_id"]).partition("/")
         return Record(
@@ -141,6 +150,12 @@ def record(document: Mapping[str, Any]) -> Record:
             document["digest"],
             document["size"],
             document.get("body"),
+            _sort_keys(document, sorts) if sorts else (),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BSONError("a version is damaged") from error
+
+
+def _sort_keys(document: Mapping[str, Any], names: Sequence[str]) -> tuple[str | float | None, ...]:
+    known = {each["n"]: each["v"] for each in document["sorts"]}
+    return tuple([known.get(name) for name in names])

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from fhirserver.core.model import Clause, Query, Visible
 from fhirserver.store.mongo.client import Document
+from fhirserver.store.mongo.criteria import Way, asked, conditions, way_of
 
 MERGED_TYPES = 6
 """Up to so many types are read each by its own range; more are filtered."""
@@ -49,32 +50,30 @@ def empty(query: Query) -> bool:
         (query.types is not None and not query.types)
         or query.keys == ()
         or (query.departed_since is not None and query.within is None)
-        or not all(query.terms)
         or not query.visible.clauses
         or query.limit == 0
+        or any(way is not None and way.empty for way in map(way_of, asked(query)))
     )
 
 
-def current(query: Query, *, by_terms: bool = False) -> list[Arm]:
-    """The arms over current versions; ``by_terms``: the terms are rarer than the chart."""
-    common = (*_common(query), {"deleted": False})
+def current(query: Query, lead: Way | None = None) -> list[Arm]:
+    """The arms over current versions; ``lead``: the way in, where it is narrower than the chart or than everything."""
+    common = (*conditions(query, lead), *_common(query), {"deleted": False})
     types = sorted(query.types or ())
     if query.keys is not None:
         wanted = {"_id": {"$in": sorted({str(key) for key in query.keys})}}
-        return [Arm("current", (wanted, *_types(query), *_place(query), *_terms(query), *common), "_id_")]
-    if query.terms and (by_terms or query.within is None):
-        return [Arm("current", (*_terms(query), *_types(query), *_place(query), *common), "terms", ordered=False)]
+        return [Arm("current", (wanted, *_types(query), *_place(query), *common), "_id_")]
+    if lead is not None:
+        narrow = (lead.condition(), *_types(query), *_place(query), *common)
+        return [Arm("current", narrow, "terms", ordered=lead.ordered)]
     if query.within is not None:
         also: Document = {"also": query.within}
-        second = Arm("current", (also, *_types(query), *_terms(query), *common), "chart_also")
+        second = Arm("current", (also, *_types(query), *common), "chart_also")
         home: Document = {"home": query.within}
         arms: list[tuple[tuple[Document, ...], str]] = [((home, *_types(query)), "chart")]
         if 0 < len(types) <= MERGED_TYPES:
             arms = [((home, {"type": each}), "chart_type") for each in types]
-        return [
-            *(Arm("current", (*first, *_terms(query), *common), hint) for first, hint in arms),
-            second,
-        ]
+        return [*(Arm("current", (*first, *common), hint) for first, hint in arms), second]
     if 0 < len(types) <= MERGED_TYPES:
         return [Arm("current", ({"type": each}, *common), "type") for each in types]
     return [Arm("current", (*_types(query), *common), "seq")]
@@ -83,25 +82,20 @@ def current(query: Query, *, by_terms: bool = False) -> list[Arm]:
 def past(query: Query, as_of: int) -> Arm:
     """The arm over versions that were current right after ``as_of`` and have been superseded since."""
     driver: Document = {"ended": {"$gt": as_of}}
-    conditions = [driver, *_types(query), *_terms(query), *_common(query), {"deleted": False}]
+    rest = [driver, *_types(query), *conditions(query), *_common(query), {"deleted": False}]
     if query.keys is not None:
-        return Arm("history", (*_keys(query), *conditions, *_stands(query)), "key")
+        return Arm("history", (*_keys(query), *rest, *_stands(query)), "key")
     if query.within is not None:
-        return Arm("history", (*_stands(query), *conditions), "chart")
+        return Arm("history", (*_stands(query), *rest), "chart")
     hint = "type" if query.types is not None and len(query.types) == 1 else "ended"
-    return Arm("history", tuple(conditions), hint)
+    return Arm("history", tuple(rest), hint)
 
 
 def left(query: Query, since: int, as_of: int) -> Arm:
     """Superseded chart versions that may be the last of a resource that left the chart; see `scan.Departed`."""
     driver: Document = {"ended": {"$gt": since, "$lte": as_of}}
-    bounds = (driver, *_keys(query), *_types(query), *_terms(query))
+    bounds = (driver, *_keys(query), *_types(query), *conditions(query))
     return Arm("history", (*_stands(query), *bounds, *_common(query), {"deleted": False}), "chart")
-
-
-def probes(query: Query) -> tuple[Document, Document]:
-    """What the chart and the terms of a query that has both would have to read."""
-    return {"home": query.within}, joined(*_terms(query))
 
 
 def joined(*conditions: Mapping[str, Any]) -> Document:
@@ -131,10 +125,6 @@ def _place(query: Query) -> list[Document]:
 
 def _stands(query: Query) -> list[Document]:
     return [] if query.within is None else [{"compartments": query.within}]
-
-
-def _terms(query: Query) -> list[Document]:
-    return [{"terms": {"$in": sorted(set(group))}} for group in query.terms]
 
 
 def _common(query: Query) -> list[Document]:

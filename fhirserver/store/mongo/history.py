@@ -15,7 +15,7 @@ from pymongo.asynchronous.cursor import AsyncCursor
 
 from fhirserver.core.model import CURRENT, Clause, HistoryQuery, Record
 from fhirserver.store.mongo.client import Database, Document, again
-from fhirserver.store.mongo.codec import BARE, PROJECTION
+from fhirserver.store.mongo.codec import projection
 from fhirserver.store.mongo.filters import MERGED_TYPES, Arm, is_large, joined, seen
 from fhirserver.store.mongo.read import SURVEY, Found, high_water, taken
 from fhirserver.store.mongo.totals import added_up, still
@@ -126,7 +126,7 @@ class Versions:
         """The newest of an arm's versions, with at most `BATCH_BYTES` of bodies."""
         bodies = self._query.bodies
         wanted = arm.filter(after, self._before, *admitted)
-        return await taken(self._cursor(arm, wanted, PROJECTION if bodies else BARE, limit), limit, bodies=bodies)
+        return await taken(self._cursor(arm, wanted, projection(bodies=bodies), limit), limit, bodies=bodies)
 
     def _cursor(self, arm: Arm, wanted: Document, fields: Document, limit: int) -> AsyncCursor[Document]:
         cursor = self._database[arm.collection].find(wanted, fields).limit(limit).batch_size(limit).hint(arm.hint)

@@ -13,7 +13,7 @@ from fhirserver.core.model import HighWater, Key, Record, Visible
 from fhirserver.store.bodies import BATCH_BYTES
 from fhirserver.store.mongo import filters
 from fhirserver.store.mongo.client import Database, Document, again
-from fhirserver.store.mongo.codec import BARE, PROJECTION, record
+from fhirserver.store.mongo.codec import PROJECTION, projection, record
 from fhirserver.store.mongo.filters import Arm
 from fhirserver.store.mongo.schema import COUNTER
 
@@ -84,22 +84,24 @@ async def read(
     limit: int,
     *,
     bodies: bool,
+    sorts: Sequence[str] = (),
     more: Sequence[Document] = (),
     session: AsyncClientSession | None = None,
 ) -> Found:
     """The first of an arm's versions with ``after < seq <= upto``, in order, with at most `BATCH_BYTES` of bodies."""
-    wanted = PROJECTION if bodies else BARE
+    wanted = projection(bodies=bodies, sorts=sorts)
     cursor = database[arm.collection].find(arm.filter(after, upto + 1, *more), wanted, session=session)
-    return await taken(cursor.sort(arm.seq, 1).limit(limit).batch_size(limit).hint(arm.hint), limit, bodies=bodies)
+    cursor = cursor.sort(arm.seq, 1).limit(limit).batch_size(limit).hint(arm.hint)
+    return await taken(cursor, limit, bodies=bodies, sorts=sorts)
 
 
-async def taken(cursor: AsyncCursor[Document], limit: int, *, bodies: bool) -> Found:
+async def taken(cursor: AsyncCursor[Document], limit: int, *, bodies: bool, sorts: Sequence[str] = ()) -> Found:
     """The versions of a cursor with that limit, with at most `BATCH_BYTES` of bodies."""
     records: list[Record] = []
     size = 0
     async with cursor:
         async for document in cursor:
-            one = record(document)
+            one = record(document, sorts)
             size += one.size if bodies else 0
             if size > BATCH_BYTES and records:
                 return Found(records, True)

@@ -9,14 +9,12 @@ from typing import Any
 from pymongo.asynchronous.client_session import AsyncClientSession
 
 from fhirserver.core.model import CURRENT, Query, Record
-from fhirserver.store.mongo import filters
+from fhirserver.store.mongo import filters, ways
 from fhirserver.store.mongo.client import Database, Document, again
 from fhirserver.store.mongo.filters import Arm
 from fhirserver.store.mongo.read import Found, high_water, merged, narrowed, read, seq_before
+from fhirserver.store.mongo.ways import Plan, bounds, planned
 
-_RANGE = 16_384
-"""How many seqs an arm without an ordered index is asked for at first."""
-_PROBE = 2_000
 _WINDOW = 768
 
 
@@ -39,8 +37,9 @@ class Scan:
         self._batch = max(1, batch)
         self._left = query.limit
         self._after = query.after
-        self._arms: list[Arm] | None = None
-        self._range = _RANGE
+        self._plan: Plan | None = None
+        self._until = CURRENT
+        self._range = ways.RANGE
         self._window = self._batch
         self._ready: list[Record] = []
         self._done = False
@@ -55,20 +54,20 @@ class Scan:
 
     async def _step(self) -> tuple[list[Record], bool]:
         query = self._query
-        if self._arms is None:
+        if self._plan is None:
             if filters.empty(query):
                 return [], True
-            if query.updated_from is not None:
-                self._after = max(self._after, await seq_before(self._database, query.updated_from, self._session))
-            self._arms = await self._plan()
-        as_of = await self._moment(self._arms)
-        end = last_one = CURRENT if as_of is None else as_of
-        if not all(arm.ordered for arm in self._arms):  # in ranges, so that no read sorts all there is
-            end = min(end, self._after + self._range)
+            self._after, until, room = await bounds(self._database, query, self._session)
+            self._until = CURRENT if until is None else until
+            self._plan = await planned(self._database, query, room, self._session)
+        as_of = await self._moment(self._plan)
+        end = last_one = self._until if as_of is None else min(self._until, as_of)
+        if self._plan.reach is not None:  # in ranges, so that no look tests or sorts all there is
+            end = min(end, self._after + min(self._range, self._plan.reach))
         if end <= self._after:
             return [], True
         last = end == last_one
-        arms = [*self._arms, *([] if as_of is None else [filters.past(query, as_of)])]
+        arms = [*self._plan.arms, *([] if as_of is None else [filters.past(query, as_of)])]
         cut_short, more = await narrowed(self._database, arms, self._after, end, query.visible, self._session)
         last = last and cut_short == end
         wanted = self._window if self._left is None else min(self._window, self._left)
@@ -88,8 +87,11 @@ class Scan:
         """Of each arm its first versions: those of current versions together, history after them (see `filters`)."""
 
         def begin(arm: Arm) -> Coroutine[Any, Any, Found]:
-            bodies, session = self._query.bodies, self._session
-            return read(self._database, arm, self._after, end, wanted, bodies=bodies, more=more, session=session)
+            query, session = self._query, self._session
+            return read(
+                self._database, arm, self._after, end, wanted,
+                bodies=query.bodies, sorts=query.sorts, more=more, session=session,
+            )  # fmt: skip
 
         now = [arm for arm in arms if arm.collection == "current"]
         if len(now) == 1 or self._session is not None:  # a transaction does one thing at a time
@@ -97,18 +99,7 @@ class Scan:
         found = await asyncio.gather(*map(begin, now))
         return [*found, *[await begin(arm) for arm in arms[len(now) :]]]
 
-    async def _plan(self) -> list[Arm]:
-        """The arms over current versions; where a chart and terms meet, the rarer one leads."""
-        query = self._query
-        if query.within is None or not query.terms or query.keys is not None:
-            return filters.current(query)
-        chart, terms = [
-            await self._database.current.count_documents(condition, limit=_PROBE, hint=hint, session=self._session)
-            for condition, hint in zip(filters.probes(query), ("chart", "terms"), strict=True)
-        ]
-        return filters.current(query, by_terms=terms < chart)
-
-    async def _moment(self, arms: Sequence[Arm]) -> int | None:
+    async def _moment(self, plan: Plan) -> int | None:
         """The seq right after which a step shows the store; None: what one read in order finds, as it finds it.
 
         Between the reads of a step a resource that is superseded moves to where none of them looks any more (beyond
@@ -118,24 +109,27 @@ class Scan:
         query = self._query
         if query.as_of is not None:
             return query.as_of
-        if len(arms) > 1 or not all(arm.ordered for arm in arms) or filters.is_large(query.visible):
+        if len(plan.arms) > 1 or plan.reach is not None or filters.is_large(query.visible):
             return (await high_water(self._database, self._session)).seq
         return None
 
     def _drop_exhausted(self, found: Sequence[Found], cut: int) -> None:
         """A snapshot of current versions only shrinks: an arm that had nothing beyond needs no further look."""
-        if self._query.as_of is not None and self._arms is not None:
-            self._arms = [
+        if self._query.as_of is not None and self._plan is not None:
+            left = [
                 arm
-                for arm, each in zip(self._arms, found, strict=False)
+                for arm, each in zip(self._plan.arms, found, strict=False)
                 if each.full or (each.records and each.records[-1].seq > cut)
             ]
+            self._plan = self._plan._replace(arms=left)
 
     def _widen(self, records: Sequence[Record], wanted: int) -> None:
         if len(records) < wanted:
             self._range *= 8
+            if self._plan is not None and self._plan.then is not None:
+                self._plan = self._plan.then
         else:
-            self._range = max(_RANGE, 2 * (records[-1].seq - self._after))
+            self._range = max(ways.RANGE, 2 * (records[-1].seq - self._after))
 
 
 class Departed:
@@ -168,8 +162,9 @@ class Departed:
         arm = filters.left(query, since, as_of)
         end, more = await narrowed(self._database, [arm], self._after, as_of, query.visible, self._session)
         found = await read(
-            self._database, arm, self._after, end, wanted, bodies=query.bodies, more=more, session=self._session
-        )
+            self._database, arm, self._after, end, wanted,
+            bodies=query.bodies, sorts=query.sorts, more=more, session=self._session,
+        )  # fmt: skip
         left = await self._gone(found.records, since, as_of) if found.records else []
         self._after = found.records[-1].seq if found.full else end
         if self._left is not None:

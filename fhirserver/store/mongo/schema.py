@@ -17,7 +17,8 @@ from pymongo.errors import DuplicateKeyError, OperationFailure
 from fhirserver.core.errors import Unavailable
 from fhirserver.store.mongo.client import Database, again
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""2: terms hold the keys of texts and spans (`keys`), and ``present``."""
 APPLICATION = "fhirserver"
 MARKER = "store"
 COUNTER = "commits"
@@ -52,7 +53,7 @@ INDEXES = (
     IndexOf("current", "chart_also", ("also", "seq"), "members of a second compartment (few)", partial="also"),
     IndexOf("current", "type", ("type", "seq"), "type lists in seq order"),
     IndexOf("current", "seq", ("seq",), "the change feed, the whole store in order, a version by its seq", unique=True),
-    IndexOf("current", "terms", ("terms", "seq"), "exact search, references to a resource, guards"),
+    IndexOf("current", "terms", ("terms", "seq"), "search by terms, texts and spans (`keys`); references, guards"),
     IndexOf("history", "key", ("key", "version"), "vread, `_history`, snapshots of single keys", unique=True),
     IndexOf("history", "chart", ("compartments", "ended"), "a chart's snapshot: the few that ended after it"),
     IndexOf("history", "type", ("type", "ended"), "a type list's snapshot"),

@@ -32,7 +32,8 @@ _COMMIT = {"first": int, "last": int, "updated": int}
 _VERSION = {
     "type": str, "id": str, "version": int, "seq": int, "updated": int, "deleted": bool, "facts": str, "supports": str,
     "digest": bytes, "size": int, "custodian": str, "home": str, "care_lo": int, "care_hi": int,
-    **dict.fromkeys(("parties", "owners", "labels", "compartments", "terms", "texts", "spans", "sorts"), list),
+    **dict.fromkeys(("parties", "owners", "labels", "compartments"), list),
+    **dict.fromkeys(("terms", "texts", "spans", "sorts", "present"), list),
 }  # fmt: skip
 _PAST = {**_VERSION, "key": str, "ended": int}
 _ACCESS = ("custodian", "parties", "owners", "labels", "compartments", "home", "also")
@@ -296,7 +297,7 @@ def _differences(name: str, document: Document, wanted: Document) -> list[str]:
         found.append(f"{name}: the stored care period is not what its content says.")
     if _differs(document, wanted, "supports"):
         found.append(f"{name}: the stored supporting references are not what its content says.")
-    if _differs(document, wanted, "terms", "texts", "spans", "sorts"):
+    if _differs(document, wanted, "terms", "texts", "spans", "sorts", "present"):
         found.append(f"{name}: the stored index entries are not what its content says.")
     return found + _access_differs(name, document, wanted)
 
