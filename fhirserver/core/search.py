@@ -25,7 +25,7 @@ from fhirserver.core.searchcriteria import criterion
 from fhirserver.core.searchlinks import Include, Order, chained, includes, knows, orders, reversed_, step_of
 from fhirserver.core.searchordered import date_asked, place_asked
 from fhirserver.core.searchtokens import needs_content, token_of
-from fhirserver.core.searchvalues import prefixed, unescape, written
+from fhirserver.core.searchvalues import prefixed, split, unescape, written
 from fhirserver.core.values import normalise
 
 __all__ = ["Include", "Link", "Order", "Residual", "Search", "ValueSets", "answered", "parse"]
@@ -174,19 +174,18 @@ class _Parser:
             raise refused(label, "ends where a modifier or parameter should follow")
         if bare in _UNSUPPORTED:
             raise refused(label, "is not supported here")
-        if bare in _ORDERING | {"_list"}:
-            if depth:
-                raise refused(label, f"has {bare} within a chain")
+        if not depth:
             self._spend(label, ordering=bare in _ORDERING)
+        if bare in _ORDERING:
             self._answer(found, bare, modifier, value)
             return
-        if not depth:
-            self._spend(label)
         step = step_of(found.types, name)
         if bare == "_has":
             found.links.append(self._reverse(found.types, name, value, label, depth))
         elif step.rest:
             found.links.append(self._chain(found.types, name, value, label, depth))
+        elif bare == "_list":
+            self._list(found, label, modifier, value)
         elif bare == "_id":
             self._ids(found, label, modifier, value)
         elif bare == "_lastUpdated":
@@ -229,20 +228,33 @@ class _Parser:
         if modifier == "missing" and value in ("true", "false"):
             found.criteria.append(AnyOf(()) if value == "true" else AllOf(()))
             return
-        if modifier:
+        if modifier not in ("", "not"):
             raise refused(label, f"has a modifier that _id does not have: {modifier[:32]}")
-        ids = [unescape(each) for each in self._alternatives(label, value)]
-        if not all(map(_ID.fullmatch, ids)):
-            raise refused(label, "must be ids: letters, digits, - and ., at most 64 of them")
-        found.narrow([Key(type_, id_) for type_ in found.types for id_ in dict.fromkeys(ids)])
+        tokens = [split(each, "|") for each in self._alternatives(label, value)]
+        if not all(len(parts) <= 2 and any(parts) for parts in tokens):
+            raise refused(label, "must be ids")
+        ids = dict.fromkeys(unescape("|".join(parts)) for parts in tokens)
+        if modifier:
+            found.residuals.append(
+                Residual("system", "_id", tokens=tuple(Token(None, each) for each in ids), negated=True)
+            )
+            return
+        # what cannot be an id, such as a token with a system, is none that there is
+        found.narrow([Key(type_, each) for type_ in found.types for each in ids if _ID.fullmatch(each)])
+
+    def _list(self, found: _Found, label: str, modifier: str, value: str) -> None:
+        id_ = unescape(value).removeprefix("List/")
+        if modifier or not _ID.fullmatch(id_):
+            raise refused(label, "must be the id of one List; functional lists are not supported here")
+        found.lists.append(id_)
 
     def _written(self, label: str, modifier: str, value: str) -> Criterion:
         if modifier == "missing" and value in ("true", "false"):
             return AnyOf(()) if value == "true" else AllOf(())
         if modifier:
             raise refused(label, f"has a modifier that a date parameter does not have: {modifier[:32]}")
-        split = map(prefixed, self._alternatives(label, value))
-        return any_of(written(prefix, date_asked(label, text), self.now) for prefix, text in split)
+        dates = map(prefixed, self._alternatives(label, value))
+        return any_of(written(prefix, date_asked(label, text), self.now) for prefix, text in dates)
 
     # --- what is asked of others
 
@@ -275,11 +287,6 @@ class _Parser:
             if modifier:
                 raise refused(bare, f"has a modifier that it does not have: {modifier[:32]}")
             found.order += orders(found.types, value)
-        elif bare == "_list":
-            id_ = unescape(value).removeprefix("List/")
-            if modifier or not _ID.fullmatch(id_):
-                raise refused(bare, "must be the id of one List; functional lists are not supported here")
-            found.lists.append(id_)
         else:
             if modifier not in ("", "iterate"):
                 raise refused(bare, f"has a modifier that it does not have: {modifier[:32]}")

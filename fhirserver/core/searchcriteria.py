@@ -1,7 +1,7 @@
 """What one search parameter with its values asks of the index, for one resource type: parameter -> criterion.
 
 Source: R4 search §3.1.1.4. The forms of the entries are those that `core.entries` states. `:below` and `:above` of a
-uri go by path segments; a urn has none.
+uri go by path segments; a urn has none, and is found as it is.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def _uri(asked: Asked, modifier: str, value: str) -> Criterion:
         return Has((f"{asked.name}={text}",))
     root = _URL.match(text)
     if root is None:
-        raise refused(asked.label, "must be a URL: other URIs have no path")
+        return Has((f"{asked.name}={text}",))
     if modifier == "below":
         return any_of([Has((f"{asked.name}={text}",)), Text(asked.name, f"{text.rstrip('/')}/"[:TEXT_LIMIT])])
     above = [text[: match.start()] for match in re.finditer("/", text) if match.start() >= root.end()]

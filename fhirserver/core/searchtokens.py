@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from fhirserver.core.criteria import Criterion, Has, Not, Present
-from fhirserver.core.definitions import Path, search_parameters
+from fhirserver.core.definitions import Edition, Path, edition, search_parameters_of
 from fhirserver.core.searchasked import Asked, any_of, paths, refused
 from fhirserver.core.searchvalues import split, unescape
 from fhirserver.core.structure import elements, type_names, value_set
@@ -37,9 +37,13 @@ class Place(NamedTuple):
     systems: frozenset[str] | None
 
 
+def _place(asked: Asked) -> Place:
+    return _place_of(asked.type, asked.parameter.code, edition())
+
+
 @lru_cache(maxsize=4096)
-def _place(type_: str, code: str) -> Place:
-    found = paths(search_parameters(type_)[code], type_)
+def _place_of(type_: str, code: str, edition: Edition) -> Place:
+    found = paths(search_parameters_of(type_, edition)[code], type_)
     systems: set[str] | None = set()
     for path in found:
         if path.type == "code" and systems is not None:
@@ -79,7 +83,7 @@ def _token(asked: Asked, modifier: str, value: str) -> Criterion:
         return _members(asked, value)
     if modifier == "of-type":
         return _of_type(asked, value)
-    place = _place(asked.type, asked.parameter.code)
+    place = _place(asked)
     parts = split(value, "|")
     if place.types and place.types <= _UNBOUND | {"dateTime"}:
         if len(parts) > 1:
@@ -101,7 +105,7 @@ def _is_of(place: Place, system: str | None) -> bool:
 
 
 def _token_terms(asked: Asked, system: str | None, code: str) -> tuple[str, ...]:
-    place = _place(asked.type, asked.parameter.code)
+    place = _place(asked)
     if place.types == {"code"}:
         return (f"{asked.name}={code}",) if _is_of(place, system) else ()
     return (f"{asked.name}={token_form(system, code)}",)
@@ -114,7 +118,7 @@ def token_form(system: str | None, code: str) -> str:
 
 def needs_content(asked: Asked, modifier: str, values: Iterable[str]) -> bool:
     """Whether any of these tokens is a system alone where the data says the system: no entry has it by itself."""
-    if modifier != "identifier" and _place(asked.type, asked.parameter.code).types == {"code"}:
+    if modifier != "identifier" and _place(asked).types == {"code"}:
         return False
     return any(token_of(asked, value)[1] is None for value in values)
 
@@ -138,7 +142,7 @@ def _subsumed(asked: Asked, modifier: str, system: str | None, code: str | None)
 
 
 def _of_type(asked: Asked, value: str) -> Criterion:
-    if "Identifier" not in _place(asked.type, asked.parameter.code).types:
+    if "Identifier" not in _place(asked).types:
         raise refused(asked.label, "has the modifier of-type, which is for identifiers")
     parts = [unescape(part) for part in split(value, "|")]
     if len(parts) != 3 or not all(parts):

@@ -133,6 +133,9 @@ ANN = {
         ("_id", "ann", True),
         ("_id", "bob,ann", True),
         ("_id", "bob", False),
+        ("_id", "bob smith,urn:x|ann", False),
+        ("_id:not", "bob", True),
+        ("_id:not", "bob,ann", False),
         ("_id:missing", "false", True),
         ("_id:missing", "true", False),
         ("_lastUpdated", "2026-01-01", True),
@@ -234,6 +237,14 @@ VALUE_SET = {"resourceType": "ValueSet", "url": "http://acme.org/fhir/ValueSet/1
 )
 def test_uris_are_exact_or_go_by_path_segments(name: str, value: str, expected: bool) -> None:
     assert found(VALUE_SET, (name, value)) is expected
+
+
+@pytest.mark.parametrize("modifier", ["above", "below"])
+def test_a_urn_has_nothing_above_or_below_it(modifier: str) -> None:
+    value_set = {"resourceType": "ValueSet", "url": "urn:oid:1.2.3"}
+    assert found(value_set, (f"url:{modifier}", "urn:oid:1.2.3"))
+    assert not found(value_set, (f"url:{modifier}", "urn:oid:1.2"))
+    assert not found(value_set, (f"url:{modifier}", "urn:oid:1.2.3.4"))
 
 
 @pytest.mark.parametrize(
@@ -357,8 +368,6 @@ def test_an_id_may_be_of_any_type_where_anything_can_be_referred_to() -> None:
         ("Patient", "organization", "Nothing/1"),
         ("Patient", "organization", "Organization/a b"),
         ("Patient", "organization", "#inner"),
-        ("ValueSet", "url:below", "urn:oid:1.2"),
-        ("ValueSet", "url:above", "x"),
         ("Observation", "value-quantity", "5|s"),
         ("Observation", "value-quantity", "5|s|"),
         ("Observation", "value-quantity", "5||"),
@@ -371,8 +380,9 @@ def test_an_id_may_be_of_any_type_where_anything_can_be_referred_to() -> None:
         ("Observation", "code-value-string", "a$\u0301"),
         ("Observation", "code-value-date", "a$x"),
         ("RiskAssessment", "probability", "0.5.5"),
-        ("Patient", "_id", "a b"),
-        ("Patient", "_id:not", "a"),
+        ("Patient", "_id:exact", "a"),
+        ("Patient", "_id", "a|b|c"),
+        ("Patient", "_id", "|"),
         ("Patient", "_lastUpdated", "now"),
         ("Patient", "_lastUpdated:exact", "2020"),
     ],

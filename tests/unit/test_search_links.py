@@ -66,6 +66,10 @@ def test_what_only_content_tells_is_asked_at_the_end() -> None:
     assert end(link("Observation", "encounter:Encounter.type:text", "visit")).residuals[0].code == "type"
 
 
+def test_a_chain_may_end_in_a_list() -> None:
+    assert end(link("Observation", "patient._list", "42")).lists == ("42",)
+
+
 def test_repeated_chains_are_asked_apart() -> None:
     search = asked("Observation", ("patient.name", "a"), ("patient.name", "b"))
     assert [each.of[0].criteria for each in search.links] == [
@@ -91,7 +95,6 @@ def test_repeated_chains_are_asked_apart() -> None:
         "patient._content",
         "patient._sort",
         "patient._include",
-        "patient._list",
         "patient.name:",
         "subject:Patient.general-practitioner:Device.name",
     ],
