@@ -12,10 +12,10 @@ The forms, which `core.search` must know as well (``name`` is ``Type|code``):
 * string: the normalised text (`values.normalise`) and, for `:exact`, the term ``name:exact=`` with the original
   (`values.exact`); of a HumanName or Address each part and its `text`.
 * date: (``name``, first, last) in milliseconds. number: (``name``, value, value).
-* quantity: (``name``, value, value) whatever the unit, and once per way to name the unit: ``name=system|code``, and
-  ``name=|unit`` for the code and for the printed unit without regard to system. One in UCUM units also has
-  ``name=~canonical unit`` with the value in that unit (`core.ucum`). The value is exact: a search adds the
-  precision of *its* value, which is the one that counts. A comparator opens the interval at that end. Ranges,
+* quantity: (``name``, value, value) whatever the unit, and once per way to name the unit: ``name=|unit`` for the code
+  and for the printed unit without regard to system, and ``name=system|code``; in a UCUM unit that has a canonical one,
+  instead of the latter, ``name=~canonical unit`` with the value in that (`core.ucum`). The value is exact: a search
+  adds the precision of *its* value, which is the one that counts. A comparator opens the interval at that end. Ranges,
   SampledData (from the least to the greatest sample) and Money (system ``urn:iso:std:iso:4217``) are intervals as well.
 * composite: the keys of its token and reference components, joined by ``$``, make ``q``: a term ``name=q`` when there
   are only such components, else a text or a span of that name. A quantity stands there whatever its unit: these are the
@@ -297,11 +297,13 @@ def _take_address(item: Any, leaf: Leaf, found: Found) -> None:
 def _take_spans(item: Any, leaf: Leaf, found: Found) -> None:
     sorts = found.sorts
     for unit, low, high in intervals(leaf.type, item):
-        found.spans += [(name, low, high) for name in _unit_names(leaf.names, unit)]
         if unit.system == ucum.SYSTEM and len(unit.code) <= ucum.LIMIT:
             base = ucum.canonical_interval(low, high, unit.code)
-            if base:
-                found.spans += [(f"{name}=~{base[0]}", base[1], base[2]) for name in leaf.names]
+        else:
+            base = None
+        found.spans += [(name, low, high) for name in _unit_names(leaf.names, unit, base is None)]
+        if base:
+            found.spans += [(f"{name}=~{base[0]}", base[1], base[2]) for name in leaf.names]
         for name in leaf.names:
             known = sorts.get(name)
             if known is None or low < known:  # type: ignore[operator]  # a name's sort keys are all numbers here
@@ -309,9 +311,9 @@ def _take_spans(item: Any, leaf: Leaf, found: Found) -> None:
 
 
 @lru_cache(maxsize=8192)
-def _unit_names(names: tuple[str, ...], unit: Unit) -> tuple[str, ...]:
+def _unit_names(names: tuple[str, ...], unit: Unit, coded: bool) -> tuple[str, ...]:
     forms = {"": None}
-    if unit.system and unit.code:
+    if coded and unit.system and unit.code:
         forms[f"={unit.system}|{unit.code}"] = None
     for text in (unit.code, unit.text):
         if text:

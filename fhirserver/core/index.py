@@ -86,8 +86,10 @@ def _walk(node: Mapping[str, Any], below: dict[str, Branch], found: Found) -> No
 def _visit(item: Any, at: int, branch: Branch, found: Found) -> None:
     for take, leaf in branch.takes:
         take(item, leaf, found)
-    for mark in branch.marks:
-        if mark not in found.marks and (mark.met(item, found.resource) if mark.target else has_value(item)):
+    if branch.mark is not None and has_value(item):
+        found.marks.add(branch.mark)
+    for mark in branch.aimed:
+        if mark.met(item, found.resource):
             found.marks.add(mark)
     if type(item) is dict:
         for composite in branch.composites:

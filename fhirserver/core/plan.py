@@ -24,10 +24,12 @@ HELD_ELSEWHERE = frozenset({"_id", "_lastUpdated"})
 class Branch:
     """What the plan knows of one element: what to take from it, and from the elements below it."""
 
-    __slots__ = ("below", "composites", "marks", "takes", "twins")
+    __slots__ = ("aimed", "below", "composites", "mark", "takes", "twins")
 
     def __init__(self) -> None:
-        self.marks: tuple[Mark, ...] = ()
+        self.mark: Mark | None = None
+        """What any value here says; ``aimed``: what one says that is of a type, or refers to one."""
+        self.aimed: tuple[Mark, ...] = ()
         self.takes: tuple[tuple[Take, Leaf], ...] = ()
         self.composites: tuple[Composite, ...] = ()
         self.below: dict[str, Branch] = {}
@@ -93,7 +95,9 @@ def _plan(type_: str, edition: Edition) -> Plan:
             leaf = Leaf(kind, path.type, here, names, path in compartment, path in owner, path in party)
             branch.takes = (*branch.takes, (take, leaf))
     for steps, marks in _marks(uses).items():
-        root.extend(steps).marks = marks
+        branch = root.extend(steps)
+        branch.mark = next((mark for mark in marks if not mark.target), None)
+        branch.aimed = tuple(mark for mark in marks if mark.target)
     return Plan(
         type_,
         root,
@@ -118,7 +122,7 @@ def _paths(parameter: SearchParameter, type_: str) -> Iterator[Path]:
 
 
 def _marks(uses: dict[tuple[Path, str], list[Use]]) -> dict[tuple[Step, ...], tuple[Mark, ...]]:
-    """Per path, what a value there says: first for parameters that any value will do for, then by target."""
+    """Per path, what a value there says: for parameters that any value will do for, and by target for the others."""
     codes: dict[tuple[Step, ...], dict[str, set[str]]] = {}
     for (path, _), here in uses.items():
         for use in here:
