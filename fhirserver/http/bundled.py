@@ -93,9 +93,12 @@ _PLACE = re.compile(r" - at `\$(?P<path>[^`]*)`$")
 
 
 def entries_of(raw: bytes, *, most: int) -> Parsed:
-    """The Bundle; Fault INVALID naming the element that cannot be read, TOO_LARGE for too many entries."""
+    """The Bundle; Fault BAD_REQUEST for what is no JSON, INVALID naming the element that is none of a Bundle's,
+    TOO_LARGE for too many entries."""
     try:
         bundle = _decode(raw)
+        if not raw.isascii():
+            raw.decode()  # what is skipped above is not looked at
     except UNREADABLE as error:
         raise _unreadable(raw, error) from None
     if bundle.resource_type != "Bundle":
@@ -134,7 +137,7 @@ def _unreadable(raw: bytes, error: Exception) -> Fault:
     try:
         decode(raw)
     except Malformed as malformed:
-        return Fault(Kind.BAD_REQUEST, malformed.issue.diagnostics, issues=[malformed.issue])
+        return malformed
     found = _PLACE.search(str(error))
     if isinstance(error, msgspec.ValidationError):
         place = "Bundle" + found["path"].replace("[...]", "") if found else "Bundle"

@@ -238,8 +238,8 @@ async def test_who_may_not_write_is_refused_and_nothing_changes(server: Served) 
 @pytest.mark.parametrize(
     ("body", "content_type", "status"),
     [
-        (b"{", "application/fhir+json", 422),
-        (b"", "application/fhir+json", 422),
+        (b"{", "application/fhir+json", 400),
+        (b"", "application/fhir+json", 400),
         (b"<Patient/>", "application/fhir+xml", 415),
         (b'{"resourceType":"Patient","active":"yes"}', "application/json", 422),
         (b'{"resourceType":"Observation"}', "application/json", 422),
