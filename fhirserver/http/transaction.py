@@ -18,7 +18,7 @@ from fhirserver.core.errors import Invalid
 from fhirserver.http.bundled import Entry, Outcome, Parsed, entries_of, fault_of, named, shell
 from fhirserver.http.changes import Changes
 from fhirserver.http.conditions import repeated
-from fhirserver.http.inner import outcome_of
+from fhirserver.http.inner import Room, outcome_of
 from fhirserver.http.limits import body_of
 from fhirserver.http.negotiation import must_be_json, prefer
 from fhirserver.http.respond import content_type, json_answer
@@ -52,7 +52,8 @@ async def transaction(request: Request, server: Server) -> ASGIApp:
 
 async def _batch(request: Request, server: Server, parsed: Parsed) -> list[Outcome]:
     """Each entry as a request of its own, with what the gate says to each."""
-    outcomes = {entry.number: await outcome_of(request, entry) for entry in _ordered(parsed.entries)}
+    room = Room()
+    outcomes = {entry.number: await outcome_of(request, entry, room) for entry in _ordered(parsed.entries)}
     return [outcomes[number] for number in range(len(parsed.entries))]
 
 
@@ -88,9 +89,10 @@ async def _transaction(request: Request, server: Server, scoped: Scoped, parsed:
     with changes.naming_entries():
         records = await scoped.write(changes.changes, conditions=changes.conditions)
     outcomes = await changes.outcomes(records, representation=prefer(request).returned == "representation")
+    room = Room()
     for entry in parsed.entries:
         if entry.method in ("GET", "HEAD"):
-            outcomes[entry.number] = await outcome_of(request, entry)
+            outcomes[entry.number] = await outcome_of(request, entry, room)
         elif entry.number not in outcomes:  # a conditional delete that found nothing
             outcomes[entry.number] = Outcome(status=204)
     return [outcomes[number] for number in range(len(parsed.entries))]

@@ -1,0 +1,59 @@
+"""What a batch makes of its entries' urls and answers."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from fhirserver.http import inner
+from tests.build import patient, practitioner
+from tests.http.test_transaction import entry, post, statuses, without_id, writer
+from tests.served import Served
+
+Resource = dict[str, Any]
+
+
+async def test_letters_beyond_ascii_in_a_condition_or_search_of_an_entry_are_those_letters(server: Served) -> None:
+    async with writer(server) as client:
+        named = {**without_id(practitioner("x")), "identifier": [{"system": "urn:npi", "value": "Zoë-1"}]}
+        create = entry("POST", "Practitioner", named, ifNoneExist="identifier=urn:npi|Zoë-1")
+        assert [statuses(await post(client, "batch", create)) for _ in range(2)] == [["201"], ["200"]]
+        found = await post(client, "batch", entry("GET", "Practitioner?identifier=urn:npi|Zoë-1"))
+        assert len(found.json()["entry"][0]["resource"]["entry"]) == 1
+
+
+@pytest.mark.parametrize("kind_", ["batch", "transaction"])
+async def test_an_answer_that_is_no_json_is_refused_in_its_entry(server: Served, kind_: str) -> None:
+    async with writer(server) as client:
+        await client.put("Patient/p", json=patient("p"))
+        answer = await post(
+            client, kind_,
+            entry("GET", "Patient/p/$everything?_format=application/fhir%2Bndjson"), entry("GET", "Patient/p"),
+        )  # fmt: skip
+        assert json.loads(answer.content)["resourceType"] == "Bundle"
+        assert statuses(answer) == ["406", "200"]
+
+
+async def test_the_answers_of_all_entries_together_are_bounded(server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inner, "ALTOGETHER", 1_000)
+    async with writer(server) as client:
+        large: Resource = {**patient("p"), "name": [{"family": "x" * 600}]}
+        await client.put("Patient/p", json=large)
+        for kind_ in ("batch", "transaction"):
+            answer = await post(client, kind_, *[entry("GET", "Patient/p")] * 3)
+            assert statuses(answer) == ["200", "413", "413"]
+
+
+async def test_what_was_done_is_told_even_where_its_content_does_not_fit(
+    server: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inner, "MOST", 500)
+    async with writer(server) as client:
+        large: Resource = {**patient("p"), "name": [{"family": "x" * 600}]}
+        answer = await post(client, "batch", entry("PUT", "Patient/p", large), Prefer="return=representation")
+        assert statuses(answer) == ["201"]
+        [told] = answer.json()["entry"]
+        assert "resource" not in told
+        assert told["response"]["location"].endswith("/Patient/p/_history/1")
