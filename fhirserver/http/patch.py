@@ -17,7 +17,7 @@ from starlette.types import ASGIApp
 from fhirserver.core.errors import Fault, Kind
 from fhirserver.core.model import Key
 from fhirserver.core.patch import Patch, fhirpath_patch, json_patch
-from fhirserver.http.conditions import criteria, holding, pinned, repeated, the_one
+from fhirserver.http.conditions import criteria, found, holding, pinned, repeated, the_one
 from fhirserver.http.limits import body_of
 from fhirserver.http.negotiation import FHIR_JSON, READABLE, content_type, sent_type
 from fhirserver.http.respond import Refused
@@ -62,7 +62,8 @@ async def patch_conditional(request: Request, server: Server) -> ASGIApp:
         there = await the_one(scoped, query)
         if there is None:
             raise Fault(Kind.NOT_FOUND, "The condition matches no resource.")
-        return await _patched(request, server, scoped, there.key, asked, holding(query, there))
+        with found():
+            return await _patched(request, server, scoped, there.key, asked, holding(query, there))
 
     return await repeated(attempt)
 

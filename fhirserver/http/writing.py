@@ -24,7 +24,7 @@ from fhirserver.http.server import Server
 from fhirserver.http.subset import asked
 from fhirserver.policy.gate import ANY, Scoped, must_stand_at, view_tag
 
-_TAG = re.compile(r'\s*(?:W/)?"([0-9]{1,9})(?:-[^"]*)?"\s*')
+_TAG = re.compile(r'\s*(?:W/)?"([1-9][0-9]{0,8})(?:-[^"]*)?"\s*')
 
 
 class Sent(NamedTuple):
