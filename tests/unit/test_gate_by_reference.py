@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fhirserver.core.model import Key
 from fhirserver.policy.gate import Scoped
-from tests.admitted import JSON, World, consent, marks, observation, patient, status_of
+from tests.admitted import JSON, World, consent, marks, observation, patient, put, status_of
 from tests.hospitals import binary, two_hospitals_and_a_human
 
 w = two_hospitals_and_a_human
@@ -86,6 +86,29 @@ async def test_a_provenance_is_open_only_through_all_its_targets(w: World) -> No
         "unchanged",
     ]
     assert await status_of(scoped, "Provenance/lost") == 200, "understood once its target is there"
+
+
+async def test_a_provenance_does_not_reach_anothers_patients_through_what_that_one_holds(w: World) -> None:
+    def provenance(id: str, *targets: str) -> JSON:
+        return {
+            "resourceType": "Provenance",
+            "id": id,
+            "target": [{"reference": each} for each in targets],
+            "recorded": "2027-01-01T00:00:00Z",
+            "agent": [{"who": {"display": "anybody"}}],
+        }
+
+    strange, own = provenance("strange", "Observation/s1"), provenance("own", "Observation/n1", "Practitioner/dr")
+    await (await w.writer("north")).write([put(strange), put(own)])
+    assert await w.load("north", provenance("imported", "Observation/s1")) == ["created"]
+    assert await w.load("operator", provenance("operators", "Observation/s1")) == ["created"]
+    await w.consent(consent("c", "s"))
+    for caller, org, more in (("patient", "south", {"patient": "s"}), ("third-party", "reader", {})):
+        scoped = await w.caller(caller, org, **more)
+        answers = [await status_of(scoped, f"Provenance/{id}") for id in ("strange", "imported", "operators")]
+        assert answers == [403, 403, 200], caller
+    assert await status_of(await w.caller("patient", "north", patient="n"), "Provenance/own") == 200
+    assert await status_of(await w.caller("member", "north"), "Provenance/strange") == 200, "its writer's it is"
 
 
 async def test_supporting_resources_are_never_about_somebody_else(w: World) -> None:
