@@ -32,6 +32,7 @@ from fhirserver.policy.integrity import Checks
 from fhirserver.policy.items import CHANGED, Erase, Item, Loaded, Put, must_stand_at, ready, turns
 from fhirserver.policy.plan import Plan, add_persons, decide_facts, supersede
 from fhirserver.policy.principal import OPERATOR_ORGANIZATION, CallerClass, Principal
+from fhirserver.policy.vocabulary import disclosure
 from fhirserver.store.port import Store
 
 __all__ = ["Erase", "Loaded", "Put", "Writer"]
@@ -177,29 +178,44 @@ class Writer:
         caller, type_ = self._principal.caller, item.key.type
         if type_ == "AuditEvent":
             return Kind.METHOD_NOT_ALLOWED, "is refused: AuditEvents are written by the server alone"
-        letter = "u" if known.live(item.key) else "c"
-        if not self._may(letter, type_):
-            return Kind.FORBIDDEN, "is refused: the token's scopes do not allow it"
         if caller is CallerClass.THIRD_PARTY:
             return Kind.FORBIDDEN, "is refused: a third party may not write"
-        if caller is CallerClass.PATIENT and not self._is_own_consent(item, known):
-            return Kind.FORBIDDEN, "is refused: a patient may write consents about itself, and nothing else"
+        letter = "u" if known.live(item.key) and self._is_own(item.key, known) else "c"
+        if not self._may(letter, type_):
+            return Kind.FORBIDDEN, "is refused: the token's scopes do not allow it"
+        if caller is CallerClass.PATIENT:
+            return self._patients_problem(item, known)
         if caller is CallerClass.MEMBER and type_ == "Person":
             return self._person_problem(item, known)
         return None
 
+    def _is_own(self, key: Key, known: Known) -> bool:
+        """Whether what is stored there is the caller's to change. What is not is to it as if it were not there, so
+        that no narrow scope tells whether it is."""
+        facts = known.facts(key)
+        if self._operates or facts is None:
+            return self._operates
+        if self._principal.caller is CallerClass.PATIENT:
+            return key.type == "Consent" and facts.owners == (self._principal.patient,)
+        return facts.custodian == self._organization
+
     def _may(self, letter: str, type_: str) -> bool:
         return type_ in self._principal.scopes.types(letter, CONTEXTS[self._principal.caller])
 
-    def _is_own_consent(self, item: Item, known: Known) -> bool:
+    def _patients_problem(self, item: Item, known: Known) -> Problem | None:
+        """A patient writes Consents about itself. It keeps the labels that they carry, and it names nothing that is
+        read by being named: the custodian that keeps its Consents could name all of that."""
         patient = self._principal.patient or ""
-        before = known.facts(item.key)
-        return (
-            item.key.type == "Consent"
-            and known.live(Key("Patient", patient)) is not None
-            and item.index.owners == (patient,)
-            and (before is None or before.owners == (patient,))
-        )
+        record, before = known.live(item.key), known.facts(item.key)
+        own = item.key.type == "Consent" and item.index.owners == (patient,)
+        if not own or known.live(Key("Patient", patient)) is None or (before and before.owners != (patient,)):
+            return Kind.FORBIDDEN, "is refused: a patient may write consents about itself, and nothing else"
+        if before and not set(before.labels) <= set(item.index.labels):
+            return Kind.FORBIDDEN, "is refused: labels are taken away by its custodian alone"
+        named = set(item.index.supports).difference(record.supports.split() if record else ())
+        if any(Key.parse(name).type in disclosure().through for name in named):
+            return Kind.FORBIDDEN, "is refused: a patient's consent names no Binary and no Device"
+        return None
 
     def _person_problem(self, item: Item, known: Known) -> Problem | None:
         """A member links only Patients that are there and its own."""
@@ -361,7 +377,7 @@ class Writer:
             interaction, "complete", patients=patients, detail={"count": len(plan.drafts), "resources": names}
         )
         held = guards(plan.unknown, plan.created, self._organization) if guarded else []
-        held += [*absent(plan.absent), *conditions]
+        held += [*absent(plan.absent), *plan.held, *conditions]
         return await self._store.commit(plan.drafts, held, audit=(row,), epochs=plan.epochs)
 
 
