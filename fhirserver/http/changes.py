@@ -22,7 +22,7 @@ from fhirserver.core.model import Key, Query, Record
 from fhirserver.core.rewrite import refer, relink
 from fhirserver.core.stamp import instant
 from fhirserver.http.bundled import Entry, Outcome, fault_of, named
-from fhirserver.http.conditions import criteria, holding, the_one
+from fhirserver.http.conditions import criteria, holding, the_one, the_one_for
 from fhirserver.http.definitions import must_be_free
 from fhirserver.http.inner import local, sent_as
 from fhirserver.http.patch import patch_of, revised
@@ -48,8 +48,9 @@ class _Planned(msgspec.Struct, frozen=True, kw_only=True):
 class Changes:
     """The changes of one transaction, taken entry by entry in the order of their processing."""
 
-    def __init__(self, base: str, scoped: Scoped) -> None:
-        """``base``: the absolute FHIR base URL."""
+    def __init__(self, base: str, scoped: Scoped, *, most: int) -> None:
+        """``base``: the absolute FHIR base URL; ``most``: bytes that a patch may make of a resource."""
+        self._most = most
         self._base = base
         self._scoped = scoped
         self._planned: list[_Planned] = []
@@ -110,8 +111,10 @@ class Changes:
             condition = criteria(type_, query)
             if condition in self._unmet:
                 raise _same(self._unmet[condition].entry)
-            there = await the_one(self._scoped, condition)
+            there = await the_one_for(self._scoped, condition, Key(type_, given) if given else None)
             self.conditions += holding(condition, there)
+            if there is None and version is None:
+                version = 0  # nothing is overwritten but what the condition finds
             id_ = there.id if there else given or str(uuid4())
             given = given or id_
         if given != id_:
@@ -143,7 +146,7 @@ class Changes:
                 raise Fault(Kind.NOT_FOUND, "The condition matches no resource.")
             self.conditions += holding(condition, there)
             id_ = there.id
-        put = await revised(self._scoped, Key(type_, id_), change, version)
+        put = await revised(self._scoped, Key(type_, id_), change, version, most=self._most)
         self._plan(_Planned(entry=entry, key=Key(type_, id_), raw=put.raw, if_version=put.if_version))
 
     def _plan(self, planned: _Planned) -> None:
@@ -250,7 +253,7 @@ class Changes:
         except Fault as fault:
             for key, entry in self._by_key.items():
                 if re.search(rf"{re.escape(str(key))}(?![A-Za-z0-9\-.]*[A-Za-z0-9\-])", fault.message):
-                    if fault.kind is Kind.PRECONDITION_FAILED and _patches_whatever_is_there(entry):
+                    if fault.kind is Kind.PRECONDITION_FAILED and _names_no_version(entry):
                         raise Conflict(CHANGED) from None  # the version was ours, not the client's: look again
                     raise named(fault, entry) from fault
             raise
@@ -297,8 +300,10 @@ def _same(other: Entry) -> Fault:
     return Fault(Kind.BAD_REQUEST, f"This entry and {other.place} are about the same resource.")
 
 
-def _patches_whatever_is_there(entry: Entry) -> bool:
-    return entry.method == "PATCH" and if_match(entry.headers) in (None, ANY)
+def _names_no_version(entry: Entry) -> bool:
+    """Whether the version that is held to is not the client's: a patch's, or that of what a condition found."""
+    given = if_match(entry.headers)
+    return (entry.method == "PATCH" and given in (None, ANY)) or (entry.method == "PUT" and given is None)
 
 
 def _put(planned: _Planned, sent: Sent) -> Put:

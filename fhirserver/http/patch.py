@@ -68,15 +68,18 @@ async def patch_conditional(request: Request, server: Server) -> ASGIApp:
     return await repeated(attempt)
 
 
-async def revised(scoped: Scoped, key: Key, change: Patch, version: int | None = None) -> Put:
+async def revised(scoped: Scoped, key: Key, change: Patch, version: int | None = None, *, most: int) -> Put:
     """What the patch makes of the resource as the caller reads it now, to be stored if nobody was first.
 
-    Fault as `current`; METHOD_NOT_ALLOWED for a type without patch; BAD_REQUEST or INVALID for a patch that fails.
+    Fault as `current`; METHOD_NOT_ALLOWED for a type without patch; BAD_REQUEST or INVALID for a patch that fails;
+    TOO_LARGE for one that makes it larger than ``most`` bytes, which no update could send back.
     """
     _must_be_patchable(key.type)
     record, body = await current(scoped, key, version)
     try:
         raw = change.apply(body)
+        if len(raw) > max(most, len(body)):
+            raise Fault(Kind.TOO_LARGE, f"The patch makes the resource larger than {most} bytes.")
         resource = validated(raw, key.type).resource
     except Fault:
         # A failure tells something of the content, as a read does.
@@ -122,7 +125,7 @@ def _reader(type_: str) -> Callable[[bytes], Patch]:
 async def _patched(
     request: Request, server: Server, scoped: Scoped, key: Key, asked: _Asked, conditions: tuple[Condition, ...]
 ) -> ASGIApp:
-    put = await revised(scoped, key, asked.change, asked.version)
+    put = await revised(scoped, key, asked.change, asked.version, most=server.max_body)
     with pinned(asked.version):
         [record] = await scoped.write([put], conditions=conditions)
     return await answered(request, server, scoped, record, created=False)

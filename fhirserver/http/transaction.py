@@ -80,7 +80,7 @@ async def _check(raw: bytes, parsed: Parsed) -> None:
 
 
 async def _transaction(request: Request, server: Server, scoped: Scoped, parsed: Parsed) -> list[Outcome]:
-    changes = Changes(server.fhir_base(request), scoped)
+    changes = Changes(server.fhir_base(request), scoped, most=server.max_body)
     for entry in _ordered(parsed.entries):
         with fault_of(entry):
             await changes.take(entry)

@@ -112,6 +112,12 @@ async def test_a_conditional_update_takes_no_id_that_its_condition_does_not_find
         await client.put("Practitioner/taken", json=named("taken", "1"))
         answer = await client.put("Practitioner?identifier=urn:npi|2", json=named("taken", "2"))
         assert (answer.status_code, issue(answer)["expression"]) == (409, ["Practitioner.id"])
+        entry = {
+            "resource": named("taken", "2"),
+            "request": {"method": "PUT", "url": "Practitioner?identifier=urn:npi|2"},
+        }
+        answer = await client.post("", json={"resourceType": "Bundle", "type": "transaction", "entry": [entry]})
+        assert answer.status_code == 409
         assert (await client.get("Practitioner/taken")).json()["identifier"][0]["value"] == "1"
         await client.delete("Practitioner/taken")
         back = await client.put("Practitioner?identifier=urn:npi|2", json=named("taken", "2"))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
 
-from tests.build import load, patient
+from tests.build import load, observation, patient
 from tests.http.patching import FHIR, GENDER, JSON_PATCH, changed, content, issue, replaced, writer
 from tests.served import Served, served
 from tests.stores import every_kind_for_proof
@@ -221,3 +222,25 @@ async def test_a_patch_is_audited_and_so_is_one_that_fails(server: Served) -> No
     assert ("patch", "intent", ("p",)) in told
     assert told.count(("patch", "complete", ("p",))) == 2
     assert "1999-12-31" not in str(rows)
+
+
+async def test_a_patch_makes_no_resource_that_could_not_be_sent(tmp_path: Path, kind: str) -> None:
+    """A few copies of a large element are a small patch."""
+    note = {"op": "add", "path": "/note", "value": [{"text": "x" * 1_000}]}
+    copies = [note, *({"op": "copy", "from": "/note/0", "path": "/note/-"} for _ in range(60))]
+    entry = {
+        "resource": {
+            "resourceType": "Binary",
+            "contentType": "application/json-patch+json",
+            "data": b64encode(json.dumps(copies).encode()).decode(),
+        },
+        "request": {"method": "PATCH", "url": "Observation/o"},
+    }
+    async with served(tmp_path, kind, max_body=50_000) as server, writer(server) as client:
+        await load(server.gate, [patient("p"), observation("o", "p")], organization="clinic")
+        assert (await changed(client, "Observation/o", copies)).status_code == 413
+        for form in ("batch", "transaction"):
+            answer = (await client.post("", json={"resourceType": "Bundle", "type": form, "entry": [entry]})).json()
+            issues = answer["entry"][0]["response"]["outcome"]["issue"] if form == "batch" else answer["issue"]
+            assert issues[0]["code"] == "too-long", form
+        assert (await changed(client, "Observation/o", copies[:20])).status_code == 200
