@@ -29,7 +29,7 @@ from fhirserver.policy.derive import THROUGH
 from fhirserver.policy.dossier import COUNTS, WIDENED
 from fhirserver.policy.grant import CONTEXTS
 from fhirserver.policy.integrity import Checks
-from fhirserver.policy.items import CHANGED, Erase, Item, Loaded, Put, must_stand_at, ready, turns
+from fhirserver.policy.items import ANY, CHANGED, Erase, Item, Loaded, Put, must_stand_at, ready, turns
 from fhirserver.policy.plan import Plan, add_persons, decide_facts, supersede
 from fhirserver.policy.principal import OPERATOR_ORGANIZATION, CallerClass, Principal
 from fhirserver.policy.vocabulary import disclosure
@@ -93,7 +93,12 @@ class Writer:
             try:
                 stored = await self._write(items, erased, conditions, persons=persons)
             except Conflict as conflict:
-                if conflict.message == CHANGED or attempt == ATTEMPTS - 1:
+                if conflict.message == CHANGED:
+                    raise
+                if attempt == ATTEMPTS - 1:
+                    if all(change.if_version in (None, ANY) for change in changes):
+                        # The version that another writer superseded was ours; nobody asked for it.
+                        raise Conflict("Other writers were first; try again.") from None
                     raise
             else:
                 waiting = iter(items)

@@ -174,3 +174,21 @@ async def test_what_a_condition_found_may_go_meanwhile(server: Served) -> None:
         )
     assert answers["POST"] <= {200, 201, 409}
     assert answers["PATCH"] <= {200, 404, 409}
+
+
+async def test_who_asked_for_no_version_is_never_told_that_it_is_another(server: Served) -> None:
+    """Other writers may be first each time: that is a 409, and no 412."""
+    statuses: set[int] = set()
+
+    async def ask(client: httpx.AsyncClient, verb: str, **more: Any) -> None:
+        for _ in range(25):
+            answer = await client.request(verb, "Practitioner/a", **more)
+            statuses.add(answer.status_code)
+
+    async with writer(server) as client:
+        await client.put("Practitioner/a", json=practitioner("a"))
+        await asyncio.gather(
+            *(ask(client, "PUT", json=practitioner("a")) for _ in range(8)),
+            *(ask(client, "DELETE") for _ in range(4)),
+        )
+    assert statuses <= {200, 201, 204, 409}
