@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -40,6 +41,10 @@ MOST_NAMERS = 2000
 LONGEST_NAME = 128
 """Characters of a refused resource's name that the audit trail keeps: any real one fits."""
 
+RENEWED_SECONDS = 0.4
+"""How long what a request was admitted by stands unasked. The rest of a request may come as slowly as a sender likes,
+and a token revoked, or a Consent withdrawn, meanwhile must not be of use any more."""
+
 SYSTEM = "system"
 """The interaction of system work, which answers for itself what it refers to."""
 
@@ -66,6 +71,7 @@ class Scoped(Charts):
         self._interaction = interaction
         self._types = types
         self._epoch = epoch
+        self._admitted_at = time.monotonic()
         self._patients = patients
         self._trail: Trail = gate.trail(principal)
         weighed = gate.integrity.mode != "off" and interaction != SYSTEM
@@ -167,12 +173,14 @@ class Scoped(Charts):
 
     async def everyone(self) -> Scoped:
         """For questions about a whole type: the grant over all patients whose Consents open something."""
+        await self._renew()
         if self.principal.caller is not CallerClass.THIRD_PARTY:
             return self
         return await self._with(None)
 
     async def about(self, patients: Collection[str], *, fresh: bool = False) -> Scoped:
         """The Scoped whose grant holds the Consents of these patients; itself, unless Consents decide."""
+        await self._renew()
         if self.principal.caller is not CallerClass.THIRD_PARTY:
             return self
         wanted = frozenset(patients)
@@ -250,6 +258,7 @@ class Scoped(Charts):
     async def still_admitted(self) -> None:
         """Nothing if the caller may go on; Fault if the token has ended or was revoked, or the grant has changed."""
         epoch = await self._gate.check(self.principal)
+        self._admitted_at = time.monotonic()
         if epoch == self._epoch and self._gate.clock() < self.grant.until:
             return
         fresh = await self._gate.grant(self.principal, self._types, self._patients, epoch)
@@ -257,6 +266,10 @@ class Scoped(Charts):
             await self._trail.deny(self._interaction, {"reason": "what the caller may see has changed"})
             raise Fault(Kind.FORBIDDEN, "What you may see has changed.")
         self.grant, self._epoch = fresh, epoch
+
+    async def _renew(self) -> None:
+        if time.monotonic() - self._admitted_at > RENEWED_SECONDS:
+            await self.still_admitted()
 
     def disclosure(
         self, *, interaction: str, patients: Collection[str] = (), detail: Detail | None = None
@@ -281,6 +294,7 @@ class Scoped(Charts):
 
     async def find(self, query: Query, limit: int = 2) -> list[Record]:
         """At most ``limit`` matches under the caller's grant, without bodies: what a condition may know."""
+        await self._renew()
         found: list[Record] = []
         async for batch in self.scan(msgspec.structs.replace(query, bodies=False, limit=limit)):
             found += batch
@@ -316,6 +330,7 @@ class Scoped(Charts):
         await self._writer().rehearse(changes)
 
     async def _must_see_what_goes(self, changes: Iterable[Put | Erase]) -> None:
+        await self._renew()
         for change in changes:
             if isinstance(change, Erase):
                 record = await self._store.get(change.key)
