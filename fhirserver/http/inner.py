@@ -57,7 +57,7 @@ async def _answer_of(request: Request, entry: Entry, room: Room) -> Outcome:
     """The entry's answer. Of what was done only the content is left out where it does not fit; Fault TOO_LARGE for a
     read that does not, NOT_ACCEPTABLE for one that is no FHIR JSON."""
     scope, body = _scope(request, entry), sent_as(entry)[1]
-    kept = _Kept(min(MOST, room.left), reads=entry.method in ("GET", "HEAD"))
+    kept = _Kept(max(0, min(MOST, room.left)), reads=entry.method in ("GET", "HEAD"))
     sent = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def receive() -> Message:
