@@ -17,6 +17,7 @@ import msgspec
 from fhirserver.core.definitions import SearchParameter, search_parameters
 from fhirserver.core.errors import Conflict, Fault, Kind
 from fhirserver.core.model import Key, Query, Record
+from fhirserver.core.values import local
 from fhirserver.http.negotiation import GENERAL
 from fhirserver.http.selection import TOLERATED
 from fhirserver.policy.gate import ANY, CHANGED, Condition, Scoped
@@ -26,6 +27,7 @@ T = TypeVar("T")
 ATTEMPTS = 5
 _MOST_VALUES = 100
 _COMMA = re.compile(r"(?<!\\),")
+_ESCAPED = re.compile(r"\\([,|$])")
 _EXACT = frozenset({"token", "reference", "uri"})
 """Types of search parameters whose values are found exactly, which is what an identity can be asked for by."""
 
@@ -65,7 +67,10 @@ def criteria(type_: str, text: str) -> Query:
 
 
 def _values(name: str, value: str) -> list[str]:
-    values = [part.replace("\\,", ",") for part in _COMMA.split(value)]
+    """What is asked for by a value, in parts between commas and without escapes (R4 search §3.1.1.4.3)."""
+    # No value holds a U+0000: it stands for an escaped backslash, which escapes nothing.
+    parts = _COMMA.split(value.replace("\\\\", "\0"))
+    values = [_ESCAPED.sub(r"\1", part).replace("\0", "\\") for part in parts]
     if len(values) > _MOST_VALUES:
         raise _bad(f"{name} asks for too many values at once.", name)
     if not all(part.strip() for part in values):
@@ -77,7 +82,8 @@ def _terms(type_: str, parameter: SearchParameter, value: str) -> list[str]:
     if parameter.type == "token" and value.endswith("|"):
         raise _bad(f"{parameter.code} needs a value after the system.", parameter.code)
     if parameter.type != "reference" or "/" in value or ":" in value:
-        return [f"{type_}|{parameter.code}={value}"]
+        target = local(value) if parameter.type == "reference" else None  # a version is cut off, as in the index
+        return [f"{type_}|{parameter.code}={target.text if target else value}"]
     return [f"{type_}|{parameter.code}={target}/{value}" for target in parameter.targets]
 
 

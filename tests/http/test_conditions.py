@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.build import practitioner
+from tests.build import observation, patient, practitioner
 from tests.served import Served
 from tests.stores import every_kind
 
@@ -57,6 +57,27 @@ async def test_a_question_mark_in_a_value_is_a_part_of_the_value(server: Served)
             assert (await client.delete(url)).status_code == 204
             assert (await client.get(f"Practitioner/{made.json()['id']}")).status_code == 410
         assert (await client.get("Practitioner/other")).headers["etag"] == 'W/"1"'
+
+
+@pytest.mark.parametrize("escaped", [r"a\,b\|c\$d\\e", r"a\,b|c$d\e"])
+async def test_a_value_is_found_by_its_escaped_form(server: Served, escaped: str) -> None:
+    """R4 search §3.1.1.4.3; where nothing could be mistaken, also without the escapes."""
+    async with writer(server) as client:
+        await client.put("Practitioner/there", json=named("there", "a,b|c$d\\e"))
+        await client.put("Practitioner/other", json=named("other", "b\\"))
+        for condition in (f"identifier=urn:npi|{escaped}", rf"identifier=urn:npi|x\\,urn:npi|{escaped}"):
+            answer = await client.post("Practitioner", json=nameless("1"), headers={"If-None-Exist": condition})
+            assert (answer.status_code, answer.json()["id"]) == (200, "there"), condition
+
+
+async def test_a_condition_on_a_reference_finds_it_whatever_its_version(server: Served) -> None:
+    async with writer(server) as client:
+        await client.put("Patient/p", json=patient("p"))
+        await client.put("Observation/o", json=observation("o", "p"))
+        for value in ("p", "Patient/p", "Patient/p/_history/1"):
+            headers = {"If-None-Exist": f"subject={value}"}
+            answer = await client.post("Observation", json=observation("x", "p"), headers=headers)
+            assert (answer.status_code, answer.json()["id"]) == (200, "o"), value
 
 
 @pytest.mark.parametrize(
