@@ -367,7 +367,9 @@ class Scoped(Charts):
         return self._checks.warnings if self._checks else ()
 
     def _may_know(self, record: Record) -> bool:
-        return self.admits(record) or parse_facts(record.facts).custodian == self.principal.organization
+        # That a client acts for a patient, or under Consents, opens none of what its organisation holds.
+        own = parse_facts(record.facts).custodian == self.principal.organization
+        return self.admits(record) or (own and self.principal.caller not in CLOSED)
 
 
 def forbidden() -> Fault:

@@ -7,7 +7,7 @@ writer could have changed meanwhile. A writer that lost such a race plans again 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Literal
 
 from fhirserver.core.errors import Conflict, Fault, Kind
@@ -111,7 +111,7 @@ class Writer:
         items = [ready(change) for change in changes if isinstance(change, Put)]
         known = await survey(self._store, items)
         for item in items:
-            await self._check(item, known)
+            await self._check(item, known, {each.key for each in items})
         erased = [change for change in changes if isinstance(change, Erase)]
         for erase in erased:
             await self._deletable(erase)
@@ -124,8 +124,9 @@ class Writer:
         self, items: Sequence[Item], erased: Sequence[Erase], conditions: Sequence[Guard], *, persons: bool
     ) -> dict[Key, Record]:
         known = await survey(self._store, items)
+        together = {item.key for item in items}
         for number, item in enumerate(items):
-            await self._check(item, known)
+            await self._check(item, known, together)
             await _let_others(number)
         gone = {erase.key: await self._deletable(erase) for erase in erased}
         conditions = [*conditions, *await self._weigh(items, [key for key in gone if not gone[key].deleted])]
@@ -165,8 +166,9 @@ class Writer:
             plan.left.pop(patient, None)
         return known
 
-    async def _check(self, item: Item, known: Known) -> None:
-        found = self._forbidden(item, known) or problem(
+    async def _check(self, item: Item, known: Known, together: Collection[Key]) -> None:
+        """Fault unless the caller may store the item; ``together``: all that is stored with it."""
+        found = self._forbidden(item, known, together) or problem(
             item,
             known,
             self._custodian_for(known),
@@ -178,7 +180,7 @@ class Writer:
             await self._refuse(item.key, found)
         must_stand_at(item.put.if_version, item.key, known.live(item.key))
 
-    def _forbidden(self, item: Item, known: Known) -> Problem | None:
+    def _forbidden(self, item: Item, known: Known, together: Collection[Key]) -> Problem | None:
         """Why the caller may not write such a resource at all, whoever holds it."""
         caller, type_ = self._principal.caller, item.key.type
         if type_ == "AuditEvent":
@@ -191,7 +193,7 @@ class Writer:
         if caller is CallerClass.PATIENT:
             return self._patients_problem(item, known)
         if caller is CallerClass.MEMBER and type_ == "Person":
-            return self._person_problem(item, known)
+            return self._person_problem(item, known, together)
         return None
 
     def _is_own(self, key: Key, known: Known) -> bool:
@@ -222,9 +224,10 @@ class Writer:
             return Kind.FORBIDDEN, "is refused: a patient's consent names no Binary and no Device"
         return None
 
-    def _person_problem(self, item: Item, known: Known) -> Problem | None:
-        """A member links only Patients that are there and its own."""
-        unknown = [name for name in item.index.owners if known.live(Key("Patient", name)) is None]
+    def _person_problem(self, item: Item, known: Known, together: Collection[Key]) -> Problem | None:
+        """A member links only Patients that are there, or come with it, and its own."""
+        keys = {name: Key("Patient", name) for name in item.index.owners}
+        unknown = [name for name, key in keys.items() if known.live(key) is None and key not in together]
         return (Kind.FORBIDDEN, f"links Patient/{unknown[0]}, which you may not see") if unknown else None
 
     def _custodian_for(self, known: Known) -> str:

@@ -97,6 +97,16 @@ async def test_only_the_operator_links_patients_of_several_custodians(w: World) 
     assert await w.load("operator", person("ours", "n", "s")) == ["created"]
 
 
+async def test_a_member_links_patients_that_come_with_the_person(w: World) -> None:
+    north = await w.writer("north")
+    await north.rehearse([put(person("both", "new", "n")), put(patient("new"))])
+    assert await north.write([put(person("both", "new", "n")), put(patient("new"))])
+    assert (await facts_of(w, "Person/both")).owners == ("n", "new")
+    found = await (await w.caller("operator", "operator", interaction="search-system")).everyone()
+    assert "Person/new" not in await seen(found), "the one it came with is its Person"
+    assert await refusal(north.write([put(person("more", "absent", "n")), put(patient("fresh"))])) is Kind.FORBIDDEN
+
+
 async def test_a_refused_change_of_a_person_does_not_name_whom_it_links_besides(w: World) -> None:
     north = await w.writer("north")
     await north.write([put(person("mine", "n"))])
