@@ -66,11 +66,14 @@ def if_match(headers: Mapping[str, str]) -> int | None:
     """The ``if_version`` that a request's headers ask for: by If-Match a version or `ANY` (``*``), by
     ``If-None-Match: *`` (RFC 9110 §13.1.2) that there be none; None without either.
 
-    Fault BAD_REQUEST for an If-Match that is no version of ours.
+    Fault BAD_REQUEST for an If-Match that is no version of ours, and for an If-None-Match that names versions: a
+    precondition that is not understood must not be passed over.
     """
-    given = headers.get("if-match")
+    given, barred = headers.get("if-match"), headers.get("if-none-match", "").strip()
+    if barred not in ("", "*"):
+        raise Fault(Kind.BAD_REQUEST, "If-None-Match of a write must be *.", expression="If-None-Match")
     if given is None:
-        return 0 if headers.get("if-none-match", "").strip() == "*" else None
+        return 0 if barred else None
     if given.strip() == "*":
         return ANY
     found = _TAG.fullmatch(given)

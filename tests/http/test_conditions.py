@@ -173,6 +173,18 @@ async def test_what_no_version_can_have_as_its_tag_matches_none(server: Served, 
         assert (await client.get("Practitioner/a")).status_code == 404
 
 
+async def test_a_write_passes_over_no_precondition(server: Served) -> None:
+    """If-None-Match with versions (RFC 9110 §13.1.2), which R4 gives no meaning for a write."""
+    async with writer(server) as client:
+        await client.put("Practitioner/a", json=practitioner("a"))
+        tag = {"If-None-Match": 'W/"1"'}
+        for verb, more in (("PUT", {"json": practitioner("a")}), ("DELETE", {}), ("PATCH", {"content": ACTIVE})):
+            headers = {**tag, **(JSON_PATCH if verb == "PATCH" else {})}
+            answer = await client.request(verb, "Practitioner/a", headers=headers, **more)
+            assert (answer.status_code, issue(answer)["expression"]) == (400, ["If-None-Match"]), verb
+        assert (await client.get("Practitioner/a")).headers["etag"] == 'W/"1"'
+
+
 async def test_what_a_condition_found_may_go_meanwhile(server: Served) -> None:
     """Whoever looks again finds nothing: a create makes another one, a patch has no match."""
     url = "Practitioner?identifier=urn:npi|1"
