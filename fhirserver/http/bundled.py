@@ -145,14 +145,16 @@ def _unreadable(raw: bytes, error: Exception) -> Fault:
     return Fault(Kind.BAD_REQUEST, "The body is not JSON.")
 
 
-def shell(raw: bytes, entries: Sequence[Entry]) -> bytes:
-    """The Bundle's bytes with next to nothing in place of each resource that an entry stores."""
+def shell(raw: bytes, entries: Sequence[Entry], *, patches: bool = True) -> bytes:
+    """The Bundle's bytes with next to nothing in place of each resource that an entry stores, or, without ``patches``,
+    of every resource."""
     pieces: list[bytes] = []
     at = 0
     for entry in entries:
         if entry.resource is not None:
             start = raw.index(entry.resource, at)
-            pieces += (raw[at:start], entry.resource if entry.stores is None else _NOTHING)
+            stays = entry.stores is None and patches
+            pieces += (raw[at:start], entry.resource if stays else _NOTHING)
             at = start + len(entry.resource)
     return b"".join([*pieces, raw[at:]])
 

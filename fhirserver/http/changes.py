@@ -86,7 +86,7 @@ class Changes:
         if condition is None:
             self._plan(_Planned(entry=entry, key=Key(type_, str(uuid4())), raw=raw, if_version=0))
             return
-        query = criteria(type_, condition)
+        query = _criteria(entry, type_, condition, "request.ifNoneExist")
         first = self._unmet.get(query)
         if first is not None:  # two entries that ask for one resource mean one
             self._plan(_Planned(entry=entry, key=first.key, same_as=first.entry))
@@ -108,7 +108,7 @@ class Changes:
         given = decoded(raw, type_).resource.get("id")
         condition = there = None
         if not id_:
-            condition = criteria(type_, query)
+            condition = _criteria(entry, type_, query, "request.url")
             if condition in self._unmet:
                 raise _same(self._unmet[condition].entry)
             there = await the_one_for(self._scoped, condition, Key(type_, given) if given else None)
@@ -127,7 +127,7 @@ class Changes:
     async def _delete(self, entry: Entry, type_: str, id_: str, query: str) -> None:
         version = if_match(entry.headers)
         if not id_:
-            condition = criteria(type_, query)
+            condition = _criteria(entry, type_, query, "request.url")
             there = await the_one(self._scoped, condition)
             self.conditions += holding(condition, there)
             if there is None:
@@ -140,7 +140,7 @@ class Changes:
         change = patch_of(content_type, body)
         version = if_match(entry.headers)
         if not id_:
-            condition = criteria(type_, query)
+            condition = _criteria(entry, type_, query, "request.url")
             there = await the_one(self._scoped, condition)
             if there is None:
                 raise Fault(Kind.NOT_FOUND, "The condition matches no resource.")
@@ -225,7 +225,7 @@ class Changes:
             with fault_of(entry):
                 if type_ not in terms:
                     terms[type_] = await _terms(type_, linked)
-                found[text] = await self._referred(criteria(type_, text), terms[type_])
+                found[text] = await self._referred(_criteria(entry, type_, text, "resource"), terms[type_])
         return found
 
     async def _referred(self, query: Query, written: Mapping[Key, frozenset[str]]) -> Key:
@@ -294,6 +294,13 @@ async def _terms(type_: str, linked: Mapping[Key, bytes]) -> dict[Key, frozenset
 
 def _meets(key: Key, terms: frozenset[str], query: Query) -> bool:
     return (query.keys is None or key in query.keys) and all(not terms.isdisjoint(group) for group in query.terms)
+
+
+def _criteria(entry: Entry, type_: str, text: str, where: str) -> Query:
+    try:
+        return criteria(type_, text)
+    except Fault as fault:
+        raise Fault(fault.kind, fault.message, expression=f"{entry.place}.{where}") from None
 
 
 def _same(other: Entry) -> Fault:

@@ -38,6 +38,7 @@ async def transaction(request: Request, server: Server) -> ASGIApp:
     raw = await body_of(request, server)
     parsed = entries_of(raw, most=server.max_entries)
     if parsed.kind == "batch":
+        await _check_frame(raw, parsed)
         outcomes = await _batch(request, server, parsed)
     else:
         await _check(raw, parsed)
@@ -55,6 +56,15 @@ async def _batch(request: Request, server: Server, parsed: Parsed) -> list[Outco
     room = Room()
     outcomes = {entry.number: await outcome_of(request, entry, room) for entry in _ordered(parsed.entries)}
     return [outcomes[number] for number in range(len(parsed.entries))]
+
+
+async def _check_frame(raw: bytes, parsed: Parsed) -> None:
+    """Fault INVALID for a Bundle that is not valid, whatever its resources are: of a ``request`` that is there twice
+    nobody knows which one is meant."""
+    await asyncio.sleep(0)
+    rest = shell(raw, parsed.entries, patches=False)
+    await asyncio.sleep(0)
+    validated(rest, "Bundle")
 
 
 async def _check(raw: bytes, parsed: Parsed) -> None:

@@ -57,3 +57,32 @@ async def test_what_was_done_is_told_even_where_its_content_does_not_fit(
         [told] = answer.json()["entry"]
         assert "resource" not in told
         assert told["response"]["location"].endswith("/Patient/p/_history/1")
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "place"),
+    [
+        ('"request":{"method":"GET","url":"Patient/p"},"request":{"method":"DELETE","url":"Patient/p"}', ".request"),
+        ('"request":{"method":"DELETE","url":"Patient/q","url":"Patient/p"}', ".request.url"),
+        ('"request":{"method":"DELETE","url":"Patient/p"},"nonsense":1', ".nonsense"),
+    ],
+)
+async def test_a_batch_that_can_be_read_in_two_ways_is_not_run(server: Served, spoilt: str, place: str) -> None:
+    body = f'{{"resourceType":"Bundle","type":"batch","entry":[{{{spoilt}}}]}}'
+    async with writer(server) as client:
+        await client.put("Patient/p", json=patient("p"))
+        answer = await client.post("", content=body, headers={"Content-Type": "application/fhir+json"})
+        assert answer.status_code == 422
+        assert answer.json()["issue"][0]["expression"] == [f"Bundle.entry[0]{place}"]
+        assert (await client.get("Patient/p")).status_code == 200
+
+
+async def test_an_invalid_resource_of_a_batch_fails_its_own_entry_only(server: Served) -> None:
+    async with writer(server) as client:
+        answer = await post(
+            client, "batch",
+            entry("PATCH", "Patient/p", {"resourceType": "Parameters", "nonsense": 1}),
+            entry("POST", "Patient", {"resourceType": "Patient", "nonsense": 1}),
+            entry("PUT", "Patient/p", patient("p")),
+        )  # fmt: skip
+        assert statuses(answer) == ["404", "422", "201"]

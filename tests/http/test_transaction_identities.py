@@ -149,3 +149,21 @@ async def test_the_url_of_an_entry_means_the_same_in_a_transaction_as_by_itself(
         answer = await post(client, "transaction", entry("PUT", "Patient/%6Fne", patient("one")))
         assert statuses(answer) == ["201"]
         assert (await client.get("Patient/one")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("wrong", "place"),
+    [
+        (entry("POST", "Practitioner", doctor("1"), ifNoneExist="shoe-size=1"), "request.ifNoneExist"),
+        (entry("PUT", "Practitioner?shoe-size=1", doctor("1")), "request.url"),
+        (entry("DELETE", "Practitioner?shoe-size=1"), "request.url"),
+        (entry("POST", "Observation", seen("Patient?shoe-size=1")), "resource"),
+    ],
+)
+async def test_a_condition_that_cannot_be_understood_is_named_where_it_stands(
+    server: Served, wrong: Resource, place: str
+) -> None:
+    async with writer(server) as client:
+        answer = await post(client, "transaction", wrong)
+        assert answer.status_code == 400, answer.text
+        assert answer.json()["issue"][0]["expression"] == [f"Bundle.entry[0].{place}"]
