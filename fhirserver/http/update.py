@@ -46,10 +46,11 @@ async def update_conditional(request: Request, server: Server) -> ASGIApp:
             raise Fault(Kind.BAD_REQUEST, told, expression=f"{type_}.id")
         id_ = there.id if there else given or str(uuid4())
         must_be_free(Key(type_, id_))
-        # What the condition does not find is not there, so nothing is overwritten but what it finds.
-        wanted = 0 if there is None and version is None else version
-        with pinned(version):
-            return await _stored(request, server, scoped, sent, id_, wanted, holding(query, there))
+        held = holding(query, there)
+        if there is not None or version is not None:
+            return await _stored(request, server, scoped, sent, id_, version, held)
+        with pinned(None):  # nothing is overwritten but what the condition finds
+            return await _stored(request, server, scoped, sent, id_, 0, held)
 
     return await repeated(attempt)
 

@@ -153,10 +153,11 @@ async def test_conditional_updates_under_one_id_of_the_clients_store_each(server
         assert (await client.get("Practitioner/mine")).headers["etag"] == 'W/"40"'
 
 
-async def test_a_conditional_delete_knows_if_match(server: Served) -> None:
+async def test_a_conditional_update_or_delete_knows_if_match(server: Served) -> None:
     async with writer(server) as client:
         url = "Practitioner?identifier=urn:npi|1"
-        assert (await client.delete(url, headers={"If-Match": "*"})).status_code == 412
+        for verb, more in (("PUT", {"json": nameless("1")}), ("DELETE", {})):
+            assert (await client.request(verb, url, headers={"If-Match": "*"}, **more)).status_code == 412, verb
         await client.put("Practitioner/a", json=named("a", "1"))
         for given, status in (('W/"2"', 412), ("yesterday", 400), ('W/"1"', 204)):
             assert (await client.delete(url, headers={"If-Match": given})).status_code == status
