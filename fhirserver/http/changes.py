@@ -176,7 +176,8 @@ class Changes:
                 await asyncio.sleep(0)  # there may be thousands, and others wait
                 with fault_of(planned.entry):
                     raw = linked[planned.key]
-                    raw = refer(raw, reference) if found and b"?" in raw else raw
+                    if found and b"?" in raw and planned.key.type != "Bundle":
+                        raw = refer(raw, reference)
                     read = decoded if raw == planned.raw else validated
                     self.changes.append(_put(planned, read(raw, planned.key.type)))
             elif planned.found is None and planned.same_as is None:
@@ -186,11 +187,15 @@ class Changes:
         """What the entry stores, with the places of other entries in it instead of their names.
 
         A relative reference is one below the base of the entry's own fullUrl (R4 bundle §2.36.4.1), so that
-        ``Patient/1`` of two hospitals is two patients; without such a base it is to this server's resource.
+        ``Patient/1`` of two hospitals is two patients; without such a base, and in what a patch left as it was, it is
+        to this server's resource. A Bundle stays as it is: its references are to its own entries.
         """
         await asyncio.sleep(0)
+        raw = planned.raw or b""
+        if planned.key.type == "Bundle":
+            return raw
         own = _BASE.fullmatch(planned.entry.full_url)
-        base = own[1] if own else ""
+        base = own[1] if own and planned.entry.method != "PATCH" else ""
 
         def uri(text: str) -> str | None:
             key = self._names.get(text) or (self._names.get(base + text) if base else None)
@@ -201,13 +206,13 @@ class Changes:
             key = uri(name)
             return f"{key}{mark}{rest}" if key else None
 
-        return relink(refer(planned.raw or b"", reference), uri)
+        return relink(refer(raw, reference), uri)
 
     async def _conditional_references(self, linked: Mapping[Key, bytes]) -> Mapping[str, Key]:
         """What each conditional reference of ``linked``, what is stored under each key, finds when all of it is."""
         wanted: dict[str, Entry] = {}
         for planned in self._planned:
-            if planned.raw is None or b"?" not in linked[planned.key]:
+            if planned.raw is None or planned.key.type == "Bundle" or b"?" not in linked[planned.key]:
                 continue
             texts: set[str] = set()
 

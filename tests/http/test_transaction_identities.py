@@ -167,3 +167,34 @@ async def test_a_condition_that_cannot_be_understood_is_named_where_it_stands(
         answer = await post(client, "transaction", wrong)
         assert answer.status_code == 400, answer.text
         assert answer.json()["issue"][0]["expression"] == [f"Bundle.entry[0].{place}"]
+
+
+async def test_a_bundle_that_is_stored_keeps_its_own_names_and_references(server: Served) -> None:
+    async with writer(server) as client:
+        name, other = (f"urn:uuid:6f1b5a4e-0000-4000-8000-00000000000{each}" for each in "12")
+        inner = [
+            {"fullUrl": name, "resource": patient("p")},
+            {"fullUrl": other, "resource": seen(name, "Practitioner?identifier=urn:npi|1")},
+        ]
+        answer = await post(
+            client, "transaction",
+            entry("POST", "Patient", without_id(patient("p")), name),
+            entry("POST", "Bundle", {"resourceType": "Bundle", "type": "collection", "entry": inner}),
+        )  # fmt: skip
+        assert (await client.get(places(answer)[1])).json()["entry"] == inner
+
+
+async def test_what_a_patch_leaves_as_it_was_is_not_taken_for_another_servers(server: Served) -> None:
+    async with writer(server) as client:
+        await client.put("Patient/1", json=patient("1"))
+        await client.put("Observation/o", json=observation("o", "1"))
+        change = [{"name": "type", "valueCode": "replace"}, {"name": "path", "valueString": "Observation.status"},
+                  {"name": "value", "valueCode": "amended"}]  # fmt: skip
+        patched = {"resourceType": "Parameters", "parameter": [{"name": "operation", "part": change}]}
+        await post(
+            client, "transaction",
+            entry("POST", "Patient", without_id(patient("x")), "http://a.example/fhir/Patient/1"),
+            entry("PATCH", "Observation/o", patched, "http://a.example/fhir/Observation/o"),
+        )  # fmt: skip
+        stored = (await client.get("Observation/o")).json()
+        assert (stored["status"], stored["subject"]["reference"]) == ("amended", "Patient/1")
