@@ -35,7 +35,7 @@ async def create(request: Request, server: Server) -> ASGIApp:
         if there is not None:
             with found():
                 there = await scoped.read(there.key)
-            shown = await answered(request, server, scoped, there, created=False)
+            shown = await answered(request, server, scoped, there, created=False, stored=False)
             disclosure = scoped.disclosure(interaction="create", detail={"resource": str(there.key)})
             return Disclosed(shown, disclosure, count=1)
         [record] = await scoped.write([put], conditions=holding(query, None))

@@ -96,12 +96,19 @@ async def current(scoped: Scoped, key: Key, version: int | None) -> tuple[Record
 
 
 async def answered(
-    request: Request, server: Server, scoped: Scoped, record: Record, *, created: bool, issues: tuple[Issue, ...] = ()
+    request: Request,
+    server: Server,
+    scoped: Scoped,
+    record: Record,
+    *,
+    created: bool,
+    stored: bool = True,
+    issues: tuple[Issue, ...] = (),
 ) -> Response:
     """The answer to a write: 201 or 200, Location, ETag, Last-Modified, and what `Prefer: return` asks for.
 
-    The resource is shown as the caller may read it now; who may write and not read gets no content. ``issues`` are
-    warnings for an OperationOutcome.
+    The resource is shown as the caller may read it now; who may write and not read gets no content. ``stored`` is
+    False for one that a conditional create has found; ``issues`` are warnings for an OperationOutcome.
     """
     media_type = content_type(request, request.query_params.get("_format"))
     base = server.fhir_base(request)
@@ -115,7 +122,8 @@ async def answered(
     form = prefer(request).returned or "representation"
     if form == "OperationOutcome":
         issues = (*issues, *scoped.warnings)
-        return json_answer(told(f"{record.key} was stored.", issues), media_type, status=status, headers=headers)
+        said = f"{record.key} was stored." if stored else f"{record.key} was there already; nothing was stored."
+        return json_answer(told(said, issues), media_type, status=status, headers=headers)
     if form == "minimal" or shown is None or shown.body is None:
         return Response(status_code=status, headers={**SECURITY_HEADERS, **headers})
     cut = asked(request)

@@ -174,6 +174,14 @@ async def test_what_no_version_can_have_as_its_tag_matches_none(server: Served, 
         assert (await client.get("Practitioner/a")).status_code == 404
 
 
+async def test_a_conditional_create_that_finds_one_does_not_say_that_it_stored_it(server: Served) -> None:
+    async with writer(server) as client:
+        headers = {"If-None-Exist": "identifier=urn:npi|1", "Prefer": "return=OperationOutcome"}
+        for status, said in ((201, "was stored"), (200, "nothing was stored")):
+            answer = await client.post("Practitioner", json=nameless("1"), headers=headers)
+            assert (answer.status_code, said in issue(answer)["diagnostics"]) == (status, True)
+
+
 async def test_a_write_passes_over_no_precondition(server: Served) -> None:
     """If-None-Match with versions (RFC 9110 §13.1.2), which R4 gives no meaning for a write."""
     async with writer(server) as client:
