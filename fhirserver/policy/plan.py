@@ -33,7 +33,7 @@ class Plan:
     ``left``: Patients that a Person no longer links, with theirs. ``unknown``: Patients it refers to that the store
     does not hold; ``absent``: those of them that a Person links: they must still be absent, since the link would count
     otherwise. ``heal``: current versions whose facts are understood better now, without a new version. ``held``: what
-    else must hold inside the commit.
+    else must hold inside the commit. ``moved``: keys that access is decided by otherwise from then on.
     """
 
     def __init__(self) -> None:
@@ -45,6 +45,7 @@ class Plan:
         self.absent: set[str] = set()
         self.heal: list[tuple[Record, Facts, Index]] = []
         self.held: list[Guard] = []
+        self.moved: set[Key] = set()
 
     @property
     def epochs(self) -> tuple[str, ...]:
@@ -64,6 +65,8 @@ class Plan:
         self.drafts.append(
             Draft(key=item.key, head=item.head, tail=item.tail, facts=facts, index=item.index, if_version=if_version)
         )
+        if record is not None and parse_facts(record.facts) != facts:
+            self.moved.add(item.key)
         if record is None:
             self.fresh.add(item.key)
             if item.key.type == "Patient":

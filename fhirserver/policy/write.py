@@ -27,6 +27,7 @@ from fhirserver.policy.custody import (
 )
 from fhirserver.policy.derive import THROUGH
 from fhirserver.policy.dossier import COUNTS, WIDENED
+from fhirserver.policy.following import follow, unmoved
 from fhirserver.policy.grant import CONTEXTS
 from fhirserver.policy.integrity import Checks
 from fhirserver.policy.items import ANY, CHANGED, Erase, Item, Loaded, Put, must_stand_at, ready, turns
@@ -123,6 +124,7 @@ class Writer:
     async def _write(
         self, items: Sequence[Item], erased: Sequence[Erase], conditions: Sequence[Guard], *, persons: bool
     ) -> dict[Key, Record]:
+        since = (await self._store.high_water()).seq if any(item.key.type in THROUGH for item in items) else 0
         known = await survey(self._store, items)
         together = {item.key for item in items}
         for number, item in enumerate(items):
@@ -131,6 +133,7 @@ class Writer:
         gone = {erase.key: await self._deletable(erase) for erase in erased}
         conditions = [*conditions, *await self._weigh(items, [key for key in gone if not gone[key].deleted])]
         plan = Plan()
+        plan.held += unmoved(items, known, since)
         for item, facts in decide_facts(items, known, self._organization, counts=True):
             plan.add(item, facts, known)
             await _let_others(len(plan.drafts))
@@ -154,6 +157,7 @@ class Writer:
         """Tombstones for these, and the Patients that are left without a Person by them."""
         live = [record for record in records if not record.deleted]
         plan.drafts += [_tombstone(record.key, record) for record in live]
+        plan.moved |= {record.key for record in live}
         deleted = {record.id for record in live if record.type == "Patient"}
         owners = {
             owner for record in live if record.type == "Person" for owner in parse_facts(record.facts).owners
@@ -386,7 +390,10 @@ class Writer:
         )
         held = guards(plan.unknown, plan.created, self._organization) if guarded else []
         held += [*absent(plan.absent), *plan.held, *conditions]
-        return await self._store.commit(plan.drafts, held, audit=(row,), epochs=plan.epochs)
+        records = await self._store.commit(plan.drafts, held, audit=(row,), epochs=plan.epochs)
+        if plan.moved:
+            await follow(self._store, plan.moved)
+        return records
 
 
 async def _let_others(number: int) -> None:

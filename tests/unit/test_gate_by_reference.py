@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from fhirserver.core.model import Key
 from fhirserver.policy.gate import Scoped
 from tests.admitted import JSON, World, consent, marks, observation, patient, put, status_of
@@ -86,6 +88,55 @@ async def test_a_provenance_is_open_only_through_all_its_targets(w: World) -> No
         "unchanged",
     ]
     assert await status_of(scoped, "Provenance/lost") == 200, "understood once its target is there"
+
+
+async def test_what_speaks_through_a_resource_follows_it(w: World) -> None:
+    """A Binary and a Provenance hide what their context and target hide, whenever that came about."""
+    north, about = await w.writer("north"), {"reference": "Observation/x"}
+    spoken = {
+        "resourceType": "Provenance",
+        "id": "p",
+        "target": [{"reference": "Binary/b"}],
+        "recorded": "2027-01-01T00:00:00Z",
+        "agent": [{"who": {"display": "anybody"}}],
+    }
+    await w.load("north", patient("m"))
+    await w.consent(consent("c", "n"))
+    for change in ("label", "label by import", "move", "deletion"):
+        await north.write([put(observation("x", "n"))])
+        await north.write([put(binary("b", securityContext=about)), put(spoken)])
+        scoped = await w.caller("third-party", "reader")
+        keys = ("Observation/x", "Binary/b", "Provenance/p")
+        assert [await status_of(scoped, key) for key in keys] == [200] * 3, change
+        if change == "label":
+            await north.write([put(observation("x", "n", "R", "HIV"))])
+        elif change == "label by import":
+            await w.load("north", observation("x", "n", "R", "HIV"))
+        elif change == "move":
+            await north.write([put(observation("x", "m"))])
+        else:
+            await north.delete([Key("Observation", "x")])
+        assert [await status_of(scoped, key) for key in keys] == [403] * 3, change
+        assert await status_of(await w.caller("member", "north"), "Binary/b") == 200, "its custodian's it stays"
+    own = await w.caller("patient", "north", patient="m")
+    assert await status_of(own, "Binary/b") == 403
+    assert [sentence async for sentence in w.gate.upkeep(subject="test").verify()] == []
+
+
+async def test_what_speaks_through_a_resource_is_not_outrun_by_it(w: World) -> None:
+    north = await w.writer("north")
+    await w.consent(consent("c", "n"))
+    await north.write([put(observation(f"x{at}", "n")) for at in range(30)])
+    for at in range(30):
+        stored = north.write([put(binary(f"b{at}", securityContext={"reference": f"Observation/x{at}"}))])
+        hidden = (
+            north.write([put(observation(f"x{at}", "n", "R", "HIV"))])
+            if at % 2
+            else north.delete([Key("Observation", f"x{at}")])
+        )
+        await asyncio.gather(stored, hidden)
+    scoped = await w.caller("third-party", "reader")
+    assert {await status_of(scoped, f"Binary/b{at}") for at in range(30)} == {403}
 
 
 async def test_a_provenance_does_not_reach_anothers_patients_through_what_that_one_holds(w: World) -> None:
