@@ -22,7 +22,7 @@ from fhirserver.core.model import Key, Query, Record
 from fhirserver.core.rewrite import refer, relink
 from fhirserver.core.stamp import instant
 from fhirserver.http.bundled import Entry, Outcome, fault_of, named
-from fhirserver.http.conditions import criteria, holding, the_one, the_one_for
+from fhirserver.http.conditions import criteria, found, holding, the_one, the_one_for
 from fhirserver.http.definitions import must_be_free
 from fhirserver.http.inner import local, sent_as
 from fhirserver.http.patch import patch_of, revised
@@ -32,6 +32,10 @@ from fhirserver.policy.gate import ANY, CHANGED, Condition, Erase, Put, Scoped
 
 _BASE = re.compile(r"(https?://.+/)[A-Z][A-Za-z]+/[A-Za-z0-9\-.]{1,64}(?:/_history/[A-Za-z0-9\-.]{1,64})?")
 """The url of a resource; its group is the base that relative references in that resource start from."""
+
+
+MOST_NAMED = 100
+"""Resources that one audit row names."""
 
 
 class _Planned(msgspec.Struct, frozen=True, kw_only=True):
@@ -182,6 +186,7 @@ class Changes:
                     self.changes.append(_put(planned, read(raw, planned.key.type)))
             elif planned.found is None and planned.same_as is None:
                 self.changes.append(Erase(key=planned.key, if_version=planned.if_version))
+        await self._tell()
 
     async def _linked(self, planned: _Planned) -> bytes:
         """What the entry stores, with the places of other entries in it instead of their names.
@@ -247,6 +252,18 @@ class Changes:
             same = msgspec.structs.replace(query, keys=tuple(record.key for record in there))
             self.conditions.append(Condition(same, len(there)))
         return keys[0]
+
+    async def _tell(self) -> None:
+        """Audit as a read of nothing what conditional creates found: that it is there is told, what it holds is not."""
+        keys = list(dict.fromkeys(planned.found.key for planned in self._planned if planned.found is not None))
+        if not keys:
+            return
+        for key in keys:
+            with found():
+                await self._scoped.read(key)
+        names = [str(key) for key in keys[:MOST_NAMED]]
+        async with self._scoped.disclosure(interaction="transaction", detail={"resources": names}) as note:
+            note.complete()
 
     @contextmanager
     def naming_entries(self) -> Iterator[None]:
