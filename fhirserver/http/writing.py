@@ -90,7 +90,7 @@ async def current(scoped: Scoped, key: Key, version: int | None) -> tuple[Record
     """
     record = await scoped.read(key)
     if view_tag(record) is not None:
-        raise Fault(Kind.FORBIDDEN, f"You see only a part of {key}, so you cannot change it.")
+        raise await scoped.refused(key, f"You see only a part of {key}, so you cannot change it.")
     must_stand_at(version, key, record)
     return record, await scoped.whole(record)
 

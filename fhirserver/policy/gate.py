@@ -114,7 +114,8 @@ class Gate:
         types = principal.scopes.types(shown, contexts)
         usable = principal.scopes.types(needed, contexts) if needed else types
         if interaction in ("transaction", "batch"):
-            usable = usable.union(*(principal.scopes.types(letter, contexts) for letter in "cud"))
+            # Each entry is decided by itself; a scope for any of them will do here.
+            usable = usable.union(*(principal.scopes.types(letter, contexts) for letter in "cruds"))
         if not usable or (needed and type is not None and type not in usable):
             await self.trail(principal).deny(interaction, {"reason": "scope", "type": type or ""})
             raise Fault(Kind.FORBIDDEN, "The token's scopes do not allow this.")

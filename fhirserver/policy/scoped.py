@@ -151,6 +151,11 @@ class Scoped(Charts):
             await self._trail.deny(self._interaction, {"resource": str(key)[:LONGEST_NAME]})
         return forbidden() if caller in CLOSED else Fault(Kind.NOT_FOUND, f"{key} was not found.")
 
+    async def refused(self, key: Key, message: str) -> Fault:
+        """The Fault for what the caller sees and may not do; it is recorded."""
+        await self._trail.deny(self._interaction, {"resource": str(key)[:LONGEST_NAME]})
+        return Fault(Kind.FORBIDDEN, message)
+
     async def body(self, record: Record) -> AsyncIterator[bytes]:
         """The body of a record this Scoped has given, in pieces, wherever it is kept."""
         if record.body is not None:

@@ -78,6 +78,8 @@ async def test_a_person_that_is_seen_in_part_cannot_be_patched(server: Served) -
             answer = await changed(client, "Person/both", operations)
             assert answer.status_code == 403
             assert "Patient/b" not in answer.text
+    denied = [row.detail["resource"] for row in await server.audit() if row.outcome == "denied"]
+    assert denied == ["Person/both"] * 3
     async with server.client(server.token(scope=FULL)) as client:
         assert (await changed(client, "Person/both", GENDER)).status_code == 200
         assert len((await client.get("Person/both")).json()["link"]) == 2
