@@ -23,7 +23,7 @@ from fhirserver.http.negotiation import FHIR_JSON, READABLE, content_type, sent_
 from fhirserver.http.respond import Refused
 from fhirserver.http.server import Server, bearer
 from fhirserver.http.writing import answered, current, if_match, validated
-from fhirserver.policy.gate import Condition, Put, Scoped
+from fhirserver.policy.gate import Condition, Put, Scoped, must_stand_at
 
 JSON_PATCH = "application/json-patch+json"
 ACCEPTED = f"{JSON_PATCH}, {FHIR_JSON}"
@@ -62,8 +62,11 @@ async def patch_conditional(request: Request, server: Server) -> ASGIApp:
         there = await the_one(scoped, query)
         if there is None:
             raise Fault(Kind.NOT_FOUND, "The condition matches no resource.")
-        with found():
-            return await _patched(request, server, scoped, there.key, asked, holding(query, there))
+        must_stand_at(asked.version, there.key, there)
+        # Made from the very version that the condition found: a later one may not meet it, and the patch not fit it.
+        of_this = asked._replace(version=there.version)
+        with found(), pinned(None):
+            return await _patched(request, server, scoped, there.key, of_this, holding(query, there))
 
     return await repeated(attempt)
 

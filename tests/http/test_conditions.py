@@ -234,3 +234,18 @@ async def test_who_asked_for_no_version_is_never_told_that_it_is_another(server:
             *(ask(client, "DELETE") for _ in range(4)),
         )
     assert statuses <= {200, 201, 204, 409}
+
+
+async def test_a_patch_is_made_of_the_very_version_that_its_condition_found(server: Served) -> None:
+    """Made of a later one, it would not fit, and who came second would hear of that (422) instead of no match."""
+    take = json.dumps([{"op": "remove", "path": "/identifier/0"}])
+    more = {"system": "urn:other", "value": "x"}
+    async with writer(server) as client:
+        for at in range(30):
+            sent = named("a", f"{at}")
+            await client.put("Practitioner/a", json={**sent, "identifier": [*sent["identifier"], more]})
+            url = f"Practitioner?identifier=urn:npi|{at}"
+            answers = await asyncio.gather(*(client.patch(url, content=take, headers=JSON_PATCH) for _ in range(4)))
+            assert sorted(answer.status_code for answer in answers) == [200, 404, 404, 404]
+            left = (await client.get("Practitioner/a")).json()["identifier"]
+            assert [each["value"] for each in left] == ["x"]
