@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from string import printable
+from typing import Self
 from urllib.parse import quote, unquote
 
 import msgspec
@@ -32,10 +33,23 @@ _log = logging.getLogger("fhirserver.http")
 
 
 class Room:
-    """The bytes that the answers of a Bundle's entries may still have."""
+    """The bytes that the answers of a Bundle's entries may still have, and what still follows those that were given: as
+    with a request by itself, nobody waits for the outcome in the audit trail, which goes along with the next entry's
+    intent. All of it is done when the context ends."""
 
     def __init__(self) -> None:
         self.left = ALTOGETHER
+        self._following: set[asyncio.Task[None]] = set()
+
+    def follow(self, running: asyncio.Task[None]) -> None:
+        self._following.add(running)
+        running.add_done_callback(self._following.discard)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.gather(*self._following, return_exceptions=True)
 
 
 async def outcome_of(request: Request, entry: Entry, room: Room) -> Outcome:
@@ -66,7 +80,17 @@ async def _answer_of(request: Request, entry: Entry, room: Room) -> Outcome:
         await asyncio.Event().wait()  # nobody leaves: the batch's own reader is waited for elsewhere
         raise AssertionError("an event that nobody sets")
 
-    await request.app(scope, receive, kept.send)
+    running = asyncio.create_task(request.app(scope, receive, kept.send))
+    try:
+        await asyncio.wait({running, kept.ended}, return_when=asyncio.FIRST_COMPLETED)
+    except asyncio.CancelledError:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        raise
+    if running.done():
+        await running
+    else:
+        room.follow(running)
     room.left -= len(kept.body)
     return Outcome(
         status=kept.status,
@@ -140,6 +164,7 @@ class _Kept:
         self.status = 0
         self.headers: dict[str, str] = {}
         self.body = bytearray()
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -154,3 +179,5 @@ class _Kept:
                 raise Fault(Kind.TOO_LARGE, "The entry's answer is too large for a Bundle; ask for it by itself.")
             if self._full:
                 self.body.clear()
+        if message["type"] == "http.response.body" and not message.get("more_body", False) and not self.ended.done():
+            self.ended.set_result(None)

@@ -53,8 +53,8 @@ async def transaction(request: Request, server: Server) -> ASGIApp:
 
 async def _batch(request: Request, server: Server, parsed: Parsed) -> list[Outcome]:
     """Each entry as a request of its own, with what the gate says to each."""
-    room = Room()
-    outcomes = {entry.number: await outcome_of(request, entry, room) for entry in _ordered(parsed.entries)}
+    async with Room() as room:
+        outcomes = {entry.number: await outcome_of(request, entry, room) for entry in _ordered(parsed.entries)}
     return [outcomes[number] for number in range(len(parsed.entries))]
 
 
@@ -99,12 +99,12 @@ async def _transaction(request: Request, server: Server, scoped: Scoped, parsed:
     with changes.naming_entries():
         records = await scoped.write(changes.changes, conditions=changes.conditions)
     outcomes = await changes.outcomes(records, representation=prefer(request).returned == "representation")
-    room = Room()
-    for entry in parsed.entries:
-        if entry.method in ("GET", "HEAD"):
-            outcomes[entry.number] = await outcome_of(request, entry, room)
-        elif entry.number not in outcomes:  # a conditional delete that found nothing
-            outcomes[entry.number] = Outcome(status=204)
+    async with Room() as room:
+        for entry in parsed.entries:
+            if entry.method in ("GET", "HEAD"):
+                outcomes[entry.number] = await outcome_of(request, entry, room)
+            elif entry.number not in outcomes:  # a conditional delete that found nothing
+                outcomes[entry.number] = Outcome(status=204)
     return [outcomes[number] for number in range(len(parsed.entries))]
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
 
 from fhirserver.http import inner
+from fhirserver.policy import journal
 from tests.build import patient, practitioner
 from tests.http.test_transaction import entry, post, statuses, without_id, writer
 from tests.served import Served
@@ -86,3 +88,19 @@ async def test_an_invalid_resource_of_a_batch_fails_its_own_entry_only(server: S
             entry("PUT", "Patient/p", patient("p")),
         )  # fmt: skip
         assert statuses(answer) == ["404", "422", "201"]
+
+
+@pytest.mark.parametrize("kind_", ["batch", "transaction"])
+async def test_an_entry_does_not_wait_for_the_audit_outcome_of_the_one_before(
+    server: Served, monkeypatch: pytest.MonkeyPatch, kind_: str
+) -> None:
+    monkeypatch.setattr(journal, "LINGER", 0.5)
+    async with writer(server) as client:
+        await client.put("Patient/p", json=patient("p"))
+        began = time.monotonic()
+        answer = await post(client, kind_, *[entry("GET", "Patient/p")] * 8)
+        assert time.monotonic() - began < 3
+        assert statuses(answer) == ["200"] * 8
+    rows = [row for row in await server.audit() if row.interaction == "read"]
+    assert len([row for row in rows if row.outcome == "intent"]) == 8
+    assert len([row for row in rows if row.outcome == "complete"]) == 8
