@@ -19,7 +19,7 @@ from fhirserver.core.definitions import RESOURCE_TYPES
 from fhirserver.core.errors import Conflict, Fault, Kind
 from fhirserver.core.index import extract
 from fhirserver.core.model import Key, Query, Record
-from fhirserver.core.rewrite import refer, relink
+from fhirserver.core.rewrite import refer, relative, relink
 from fhirserver.core.stamp import instant
 from fhirserver.http.bundled import Entry, Outcome, fault_of, named
 from fhirserver.http.conditions import criteria, found, holding, the_one, the_one_for
@@ -150,7 +150,7 @@ class Changes:
                 raise Fault(Kind.NOT_FOUND, "The condition matches no resource.")
             self.conditions += holding(condition, there)
             id_ = there.id
-        put = await revised(self._scoped, Key(type_, id_), change, version, most=self._most)
+        put = await revised(self._scoped, Key(type_, id_), change, version, base=self._base, most=self._most)
         self._plan(_Planned(entry=entry, key=Key(type_, id_), raw=put.raw, if_version=put.if_version))
 
     def _plan(self, planned: _Planned) -> None:
@@ -211,7 +211,7 @@ class Changes:
             key = uri(name)
             return f"{key}{mark}{rest}" if key else None
 
-        return relink(refer(raw, reference), uri)
+        return relative(relink(refer(raw, reference), uri), self._base)
 
     async def _conditional_references(self, linked: Mapping[Key, bytes]) -> Mapping[str, Key]:
         """What each conditional reference of ``linked``, what is stored under each key, finds when all of it is."""

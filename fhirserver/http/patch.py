@@ -22,7 +22,7 @@ from fhirserver.http.limits import body_of
 from fhirserver.http.negotiation import FHIR_JSON, READABLE, content_type, sent_type
 from fhirserver.http.respond import Refused
 from fhirserver.http.server import Server, bearer
-from fhirserver.http.writing import answered, current, if_match, validated
+from fhirserver.http.writing import answered, current, if_match, localised, validated
 from fhirserver.policy.gate import Condition, Put, Scoped, must_stand_at
 
 JSON_PATCH = "application/json-patch+json"
@@ -71,16 +71,17 @@ async def patch_conditional(request: Request, server: Server) -> ASGIApp:
     return await repeated(attempt)
 
 
-async def revised(scoped: Scoped, key: Key, change: Patch, version: int | None = None, *, most: int) -> Put:
+async def revised(scoped: Scoped, key: Key, change: Patch, version: int | None = None, *, base: str, most: int) -> Put:
     """What the patch makes of the resource as the caller reads it now, to be stored if nobody was first.
 
-    Fault as `current`; METHOD_NOT_ALLOWED for a type without patch; BAD_REQUEST or INVALID for a patch that fails;
-    TOO_LARGE for one that makes it larger than ``most`` bytes, which no update could send back.
+    ``base`` is the absolute FHIR base URL. Fault as `current`; METHOD_NOT_ALLOWED for a type without patch; BAD_REQUEST
+    or INVALID for a patch that fails; TOO_LARGE for one that makes it larger than ``most`` bytes, which no update could
+    send back.
     """
     _must_be_patchable(key.type)
     record, body = await current(scoped, key, version)
     try:
-        raw = change.apply(body)
+        raw = localised(change.apply(body), key.type, base)
         if len(raw) > max(most, len(body)):
             raise Fault(Kind.TOO_LARGE, f"The patch makes the resource larger than {most} bytes.")
         resource = validated(raw, key.type).resource
@@ -128,7 +129,7 @@ def _reader(type_: str) -> Callable[[bytes], Patch]:
 async def _patched(
     request: Request, server: Server, scoped: Scoped, key: Key, asked: _Asked, conditions: tuple[Condition, ...]
 ) -> ASGIApp:
-    put = await revised(scoped, key, asked.change, asked.version, most=server.max_body)
+    put = await revised(scoped, key, asked.change, asked.version, base=server.fhir_base(request), most=server.max_body)
     with pinned(asked.version):
         [record] = await scoped.write([put], conditions=conditions)
     return await answered(request, server, scoped, record, created=False)

@@ -16,6 +16,7 @@ from starlette.responses import Response
 from fhirserver.core.errors import Fault, Issue, Kind
 from fhirserver.core.jsontext import decode
 from fhirserver.core.model import Key, Record
+from fhirserver.core.rewrite import relative
 from fhirserver.core.validate import parse
 from fhirserver.http.limits import body_of
 from fhirserver.http.negotiation import must_be_json, prefer
@@ -38,11 +39,18 @@ async def received(request: Request, server: Server, type_: str) -> Sent:
     """The resource of the request's body, validated.
 
     Fault UNSUPPORTED_MEDIA (not FHIR JSON), TOO_LARGE, INVALID with every issue, BAD_REQUEST where it is of another
-    type than the URL says.
+    type than the URL says. Absolute references to resources of this server become relative ones.
     """
     must_be_json(request)
     content_type(request, request.query_params.get("_format"))  # what cannot be answered is not begun
-    return validated(await body_of(request, server), type_)
+    raw = await body_of(request, server)
+    return validated(localised(raw, type_, server.fhir_base(request)), type_)
+
+
+def localised(raw: bytes, type_: str, base: str) -> bytes:
+    """A resource that names others of this server relatively. A Bundle stays as it is: its references are to its own
+    entries."""
+    return raw if type_ == "Bundle" else relative(raw, base)
 
 
 def validated(raw: bytes, type_: str | None) -> Sent:
