@@ -6,10 +6,13 @@ patient or deleted, so that neither shows longer what that one hides.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import secrets
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager
 
 import msgspec
 
+from fhirserver.core.errors import Conflict
 from fhirserver.core.index import extract
 from fhirserver.core.model import REFERENCE_TERM, Facts, Guard, Index, Key, Query, Record, parse_facts
 from fhirserver.policy.custody import KEYS_AT_ONCE, Known, look_up
@@ -18,12 +21,51 @@ from fhirserver.policy.dossier import whole
 from fhirserver.policy.items import Item
 from fhirserver.store.port import Store
 
+ANNOUNCED = "following:"
+"""Ledger prefix of what is about to change: a server that is killed before everything has followed leaves it behind."""
+KEPT = 24 * 3600 * 1000
+"""How long (milliseconds) an announcement stands: far longer than any commit takes."""
+PATIENCE = 120_000
+"""An announcement younger than this (milliseconds) may be of a commit that is still under way on another server."""
+
+_encode, _keys = msgspec.json.encode, msgspec.json.Decoder(list[Key]).decode
+
+
+@asynccontextmanager
+async def following(store: Store, changed: Collection[Key], now: int) -> AsyncIterator[None]:
+    """Around the commit that changes these: afterwards everything that speaks through them follows, now or, if this
+    server is killed, when the next one starts (`resume`)."""
+    name = ""
+    if any([await _through(store, part) for part in _parts(sorted(changed))]):
+        name = f"{ANNOUNCED}{now:015}:{secrets.token_hex(8)}"
+        await store.ledger.put_if(name, _encode(sorted(changed)), stamp=None, expires=now + KEPT)
+    try:
+        yield
+    except Conflict:  # nothing was committed; of any other failure that is not known
+        if name:
+            await _withdraw(store, name)
+        raise
+    await follow(store, changed)  # what began meanwhile to speak through them, too
+    if name:
+        await _withdraw(store, name)
+
+
+async def resume(store: Store, now: int) -> None:
+    """Let everything follow that killed servers have left behind."""
+    async for name, entry in store.ledger.scan(ANNOUNCED):
+        await follow(store, _keys(entry.value))
+        if int(name.removeprefix(ANNOUNCED).partition(":")[0]) < now - PATIENCE:
+            await _withdraw(store, name)
+
+
+async def _withdraw(store: Store, name: str) -> None:
+    entry = await store.ledger.get(name)
+    if entry is not None:
+        await store.ledger.put_if(name, None, stamp=entry.stamp)
+
 
 async def follow(store: Store, changed: Iterable[Key]) -> None:
-    """Decide again, in place, the facts of everything that speaks through these resources, and so on.
-
-    It comes right after the commit that changed them; a server killed in between leaves the facts as they were.
-    """
+    """Decide again, in place, the facts of everything that speaks through these resources, and so on."""
     waiting, done = set(changed), set[Key]()
     while waiting:
         done |= waiting

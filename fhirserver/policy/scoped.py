@@ -25,6 +25,7 @@ from fhirserver.policy.charts import CLOSED, Charts, owners_of
 from fhirserver.policy.grant import Grant
 from fhirserver.policy.integrity import Checks
 from fhirserver.policy.items import CHANGED, Condition, Erase, Loaded, Put
+from fhirserver.policy.load import Loader
 from fhirserver.policy.principal import OPERATOR_ORGANIZATION, CallerClass, Principal
 from fhirserver.policy.view import MEMO, alarm
 from fhirserver.policy.vocabulary import disclosure
@@ -343,9 +344,9 @@ class Scoped(Charts):
                     raise await self._refusal(change.key, Kind.NOT_FOUND)
 
     async def load(self, puts: Sequence[Put], *, persons: bool = True, trust_consents: bool = False) -> list[Loaded]:
-        """Import ``puts``, each for itself; what has not changed is left alone. See `Writer.load`."""
+        """Import ``puts``, each for itself; what has not changed is left alone. See `Loader.load`."""
         self._must_operate()
-        return await self._writer().load(puts, persons=persons, trust_consents=trust_consents)
+        return await self._loader().load(puts, persons=persons, trust_consents=trust_consents)
 
     async def delete(self, keys: Sequence[Key]) -> list[Record]:
         """Delete all of ``keys`` or none; the tombstones in their order. See `write`."""
@@ -356,12 +357,15 @@ class Scoped(Charts):
     async def provide_persons(self, patients: Sequence[str]) -> None:
         """Make a Person for each of these Patients that no Person links."""
         self._must_operate()
-        await self._writer().provide_persons(patients)
+        await self._loader().provide_persons(patients)
 
     def _must_operate(self) -> None:
         """Importing asks for no scopes, so it is for system work alone."""
         if self.principal.caller is not CallerClass.OPERATOR:
             raise Fault(Kind.FORBIDDEN, "Only the operator may import.")
+
+    def _loader(self) -> Loader:
+        return Loader(self._store, self._trail, self.principal)
 
     def _writer(self) -> Writer:
         return Writer(self._store, self._trail, self.principal, self._interaction, self._checks)

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
-from fhirserver.core.model import Key
-from fhirserver.policy.gate import Scoped
+import pytest
+
+from fhirserver.core.errors import Fault
+from fhirserver.core.model import Key, Query
+from fhirserver.policy import following
+from fhirserver.policy.gate import Condition, Scoped
 from tests.admitted import JSON, World, consent, marks, observation, patient, put, status_of
 from tests.hospitals import binary, two_hospitals_and_a_human
 
@@ -137,6 +141,42 @@ async def test_what_speaks_through_a_resource_is_not_outrun_by_it(w: World) -> N
         await asyncio.gather(stored, hidden)
     scoped = await w.caller("third-party", "reader")
     assert {await status_of(scoped, f"Binary/b{at}") for at in range(30)} == {403}
+
+
+async def test_what_a_killed_server_has_left_to_follow_follows_when_the_next_one_starts(
+    w: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    async def killed(*_: object) -> None:
+        raise Killed
+
+    async def announced() -> int:
+        return len([name async for name, _ in w.store.ledger.scan(following.ANNOUNCED)])
+
+    north = await w.writer("north")
+    await w.consent(consent("c", "n"))
+    about = binary("b", securityContext={"reference": "Observation/x"})
+    await north.write([put(observation("x", "n")), put(observation("alone", "n")), put(about)])
+    with monkeypatch.context() as patched:
+        patched.setattr(following, "follow", killed)
+        with pytest.raises(Killed):
+            await north.write([put(observation("x", "n", "R", "HIV"))])
+    reader = await w.caller("third-party", "reader")
+    assert [await status_of(reader, key) for key in ("Observation/x", "Binary/b")] == [403, 200]
+    await w.gate.resume()
+    assert await status_of(reader, "Binary/b") == 403
+    assert await announced() == 1, "another server may be at it"
+    w.now += following.PATIENCE + 1
+    await w.gate.resume()
+    assert await announced() == 0
+    for refused in (put(observation("x", "n"), if_version=9), put(observation("x", "n"))):
+        with pytest.raises(Fault):
+            await north.write([refused], conditions=[Condition(Query(keys=(Key("Patient", "n"),)), 7)])
+    await north.write([put(observation("alone", "n", "R", "HIV"))])
+    await north.write([put(observation("x", "n"))])
+    assert await announced() == 0
 
 
 async def test_a_provenance_does_not_reach_anothers_patients_through_what_that_one_holds(w: World) -> None:
