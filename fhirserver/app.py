@@ -43,6 +43,7 @@ async def opened(settings: Settings, *, clock: Callable[[], int] = wall_clock) -
         keys = load_keys(settings.keys_path)
         integrity = Integrity(mode=settings.referential_integrity, base=settings.base)
         gate = Gate(store, keys, clock=clock, operators=settings.operator_tokens, integrity=integrity)
+        await gate.resume()
         yield Runtime(settings, keys, gate, clock)
     finally:
         await store.close()

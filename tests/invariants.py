@@ -36,6 +36,7 @@ ACTIVE, RESOLVED = concept("condition-clinical", "active"), concept("condition-c
 MG = {"value": 1, "unit": "mg", "system": UCUM, "code": "mg"}
 PART = {"name": "y", "valueString": "x"}
 PERCENT = {"value": 1, "system": UCUM, "code": "%"}
+BYTES = {"contentType": "application/octet-stream"}
 
 DATATYPES = [
     Case("Extension", "ext-1", {"valueString": "x"}, {"valueString": "x", "extension": [EXTENSION]}),
@@ -65,6 +66,9 @@ DATATYPES = [
     Case("Ratio", "rat-1", {"extension": [EXTENSION]}, {"denominator": MG}),
     Case("Ratio", "rat-1", {"numerator": MG, "denominator": MG}, {"extension": None, "id": "x"}),
     Case("Attachment", "att-1", {"data": "QQ==", "contentType": "text/plain"}, {"data": "QQ=="}),
+    Case("Attachment", "size", {**BYTES, "data": "aGVs bA==", "size": 4}, {**BYTES, "data": "aGVs", "size": 4}, "size"),
+    Case("Attachment", "size", {"size": 9, "url": "http://example.org"}, {**BYTES, "data": "QQ==", "size": 2}, "size"),
+    Case("Attachment", "size", {**BYTES, "data": "QUI=", "size": 2}, {**BYTES, "data": "QUI=", "size": 3}, "size"),
     Case("ContactPoint", "cpt-2", {"value": "1", "system": "phone"}, {"value": "1"}),
     Case("Expression", "exp-1", {"reference": "http://example.org"}, {}),
     Case("DataRequirement.codeFilter", "drq-1", {"path": "code"}, {"path": "code", "searchParam": "code"}),
@@ -272,6 +276,14 @@ WORKFLOW = [
         {"fullUrl": "http://example.org/Patient/1"},
         {"fullUrl": "http://example.org/Patient/1/_history/2"},
         "fullUrl",
+    ),
+    Case("Bundle.entry", "absolute", {"fullUrl": "urn:a"}, {"fullUrl": "Patient/1"}, "fullUrl"),
+    Case(
+        "Bundle.entry",
+        "outcome",
+        {"search": {"mode": "outcome"}, "resource": {"resourceType": "OperationOutcome"}},
+        {"search": {"mode": "outcome"}, "resource": {"resourceType": "Patient"}},
+        "search.mode",
     ),
     Case("Consent", "ppc-1", {"policyRule": X}, {"dateTime": "2026"}),
     *(

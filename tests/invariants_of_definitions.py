@@ -52,6 +52,26 @@ CONFORMANCE = [
         "concept[0].concept[1].code",
     ),
     Case(
+        "CodeSystem",
+        "property-type",
+        {
+            "property": [{"code": "a", "type": "code"}, {"code": "a", "type": "boolean"}],
+            "concept": [{"property": [{"code": "a", "valueCode": "x"}, {"code": "other", "valueInteger": 1}]}],
+        },
+        {
+            "property": [{"code": "a", "type": "decimal"}],
+            "concept": [{"concept": [{"property": [{"code": "a", "valueInteger": 1}]}]}],
+        },
+        "concept[0].concept[0].property[0].valueInteger",
+    ),
+    Case(
+        "CodeSystem",
+        "supplement",
+        {"supplements": "http://example.org", "content": "supplement"},
+        {"supplements": "http://example.org", "content": "complete"},
+        "content",
+    ),
+    Case(
         "ConceptMap.group.element.target",
         "cmd-1",
         {"equivalence": "narrower", "comment": "x"},

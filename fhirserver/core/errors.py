@@ -1,7 +1,7 @@
 """Every way a request can fail, and the one table that turns a kind into HTTP status and FHIR issue code.
 
 Fault                   any failure that a caller may be told of
-├── Invalid             the content breaks FHIR's rules; carries every issue with its path
+├── Invalid             the content breaks FHIR's rules, or cannot be parsed; carries every issue with its path
 ├── Conflict            another writer was first (version race, guard, a key of another custodian)
 └── Unavailable         the store cannot be reached or has failed
 """
@@ -82,13 +82,16 @@ class Fault(Exception):
 
 
 class Invalid(Fault):
-    """The content breaks FHIR's rules; ``issues`` lists all of them."""
+    """The content breaks FHIR's rules; ``issues`` lists all of them.
 
-    def __init__(self, issues: Sequence[Issue]) -> None:
+    Its kind is INVALID, BAD_REQUEST for what cannot even be parsed (R4 http §3.1.0.8: 422 and 400), or TOO_LARGE.
+    """
+
+    def __init__(self, issues: Sequence[Issue], kind: Kind = Kind.INVALID) -> None:
         more = f" (and {len(issues) - 1} more)" if len(issues) > 1 else ""
         first = issues[0]
         place = f"{first.expression}: " if first.expression else ""
-        super().__init__(Kind.INVALID, f"{place}{first.diagnostics}{more}", issues=issues)
+        super().__init__(kind, f"{place}{first.diagnostics}{more}", issues=issues)
 
 
 class Conflict(Fault):

@@ -14,6 +14,7 @@ from fhirserver.core.errors import Issue
 from fhirserver.core.invariants import places, said
 from fhirserver.core.references import LOCAL, names_other, target
 from fhirserver.core.shapes import (
+    ID,
     MAX_DEPTH,
     PRIMITIVE_PARTS,
     RESOURCE,
@@ -63,6 +64,8 @@ class _Examiner:
     def __init__(self, advise: bool) -> None:
         self.issues: list[Issue] = []
         self.advise = advise
+        self.ids: set[str] = set()
+        """Those of the elements met so far in the resource at hand."""
 
     def report(self, code: str, path: str, text: str, severity: str = "error") -> None:
         if len(self.issues) >= MAX_ISSUES:
@@ -84,7 +87,9 @@ class _Examiner:
             self.report(code, f"{path}.resourceType" if path else "", f"resourceType{_quoted(type_)} {what}")
             return
         own = _Scope() if scope is None else scope
+        around, self.ids = self.ids, set()
         self.object(shape(type_), value, path or type_, depth, own)
+        self.ids = around
         if scope is None and (own.references or "contained" in value):
             self._containment(value, path or type_, own)
         if (
@@ -144,6 +149,8 @@ class _Examiner:
             return
         if not this.resource and this.type != PRIMITIVE_PARTS and set(value) == {"id"}:
             self.report("invariant", path, "ele-1: has nothing but an id")
+        if ID in value and this.identified:
+            self._identified(value[ID], path)
         for name in value:
             self._member(this, value, name, path, depth, scope)
         for name, members in this.required.items():
@@ -157,6 +164,12 @@ class _Examiner:
         for rule in this.advice if self.advise else ():
             for place in places(rule, value):
                 self.report("invariant", f"{path}.{place}" if place else path, said(this.type, rule), "warning")
+
+    def _identified(self, id_: Any, path: str) -> None:
+        if isinstance(id_, str):
+            if id_ in self.ids:
+                self.report("invariant", f"{path}.id", "element-id: another element of the resource has the same id")
+            self.ids.add(id_)
 
     def _choices(self, this: Shape, value: Json, path: str) -> None:
         found: dict[str, list[str]] = {}

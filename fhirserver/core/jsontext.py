@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from fhirserver.core.errors import Issue
+from fhirserver.core.errors import Invalid, Issue, Kind
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _DECODER = msgspec.json.Decoder()
@@ -21,11 +21,14 @@ UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What `msgspec.json.decode` raises for bytes that are no JSON, not UTF-8, too deep, or not of the type asked for."""
 
 
-class Malformed(Exception):
-    """The bytes are no JSON we read; ``issue`` says what and where."""
+class Malformed(Invalid):
+    """The bytes cannot be read; ``issue`` says what and where.
 
-    def __init__(self, issue: Issue) -> None:
-        super().__init__(issue.diagnostics)
+    A BAD_REQUEST where they are no JSON, INVALID where they are and hold a number that nothing here can hold.
+    """
+
+    def __init__(self, issue: Issue, kind: Kind = Kind.BAD_REQUEST) -> None:
+        super().__init__([issue], kind)
         self.issue = issue
 
 
@@ -34,12 +37,22 @@ def without_mark(raw: bytes) -> bytes:
     return raw.removeprefix(_BYTE_ORDER_MARK)
 
 
+def is_json(raw: bytes) -> bool:
+    """Whether the bytes can be parsed, whatever they say; RFC 8259 lets a parser refuse what begins with a mark."""
+    try:
+        decode(raw)
+    except Malformed as malformed:
+        return malformed.kind is Kind.INVALID
+    return True
+
+
 def decode(raw: bytes) -> Any:
     """The JSON value; raises Malformed. Of duplicate names the last one stays: see `duplicates`."""
     try:
         return _DECODER.decode(raw)
     except msgspec.ValidationError:
-        raise Malformed(Issue("value", "holds a number beyond the range of a 64-bit float")) from None
+        told = Issue("value", "holds a number beyond the range of a 64-bit float")
+        raise Malformed(told, Kind.INVALID) from None
     except msgspec.DecodeError as error:
         raise Malformed(Issue("structure", _syntax(raw, str(error)))) from None
     except UnicodeDecodeError:
@@ -49,6 +62,8 @@ def decode(raw: bytes) -> Any:
 
 
 def _syntax(raw: bytes, message: str) -> str:
+    if raw.startswith(_BYTE_ORDER_MARK):
+        return "must not begin with a byte order mark"
     match = _POSITION.search(message)
     if match is not None:
         what = message.removeprefix("JSON is malformed: ")[: match.start() - len(message)].strip()

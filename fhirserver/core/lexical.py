@@ -47,6 +47,8 @@ _ZONELESS = re.compile(rf"{_DAY}T{_CLOCK}").fullmatch
 _TIME = re.compile(_CLOCK).fullmatch
 is_id = re.compile(r"[A-Za-z0-9\-.]{1,64}").fullmatch
 """Whether a text is an `id`: 1 to 64 letters, digits, '-' and '.'."""
+is_absolute = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:").match
+"""Whether a URI begins with a scheme (RFC 3986 §4.3), and so is none that is relative to something."""
 _CODE = re.compile(r"[^\s]+(?:\s[^\s]+)*").fullmatch
 _BLANK = re.compile(r"\s").search
 _OID = re.compile(r"urn:oid:[0-2](?:\.(?:0|[1-9][0-9]*))+").fullmatch

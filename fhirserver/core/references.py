@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any
 
 from fhirserver.core import definitions
-from fhirserver.core.lexical import uri_problem
+from fhirserver.core.lexical import is_absolute, uri_problem
 from fhirserver.core.model import Key
 from fhirserver.core.structure import elements, primitive_types
 from fhirserver.core.values import local
@@ -21,7 +21,6 @@ LOCAL = "#"
 """What `target` answers for a reference to a contained resource (or, as ``#`` alone, to the container)."""
 
 _REST = re.compile(r"([A-Z][A-Za-z]+)/[A-Za-z0-9\-.]{1,64}(?:/_history/[A-Za-z0-9\-.]{1,64})?(?:#\S*)?").fullmatch
-_ABSOLUTE = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:").match
 _ABSOLUTE_REST = re.compile(
     r"https?://[^\s?#]+/([A-Z][A-Za-z]+)/[A-Za-z0-9\-.]{1,64}(?:/_history/[A-Za-z0-9\-.]{1,64})?"
 ).fullmatch
@@ -45,7 +44,7 @@ def target(reference: str) -> str:
         return match[1]
     if problem := uri_problem(reference):
         raise ValueError(problem)
-    if not _ABSOLUTE(reference):
+    if not is_absolute(reference):
         raise ValueError("must be Type/id, an absolute URL, or #id of a contained resource")
     match = _ABSOLUTE_REST(reference)
     return match[1] if match is not None and match[1] in known else ""

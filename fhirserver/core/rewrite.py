@@ -13,11 +13,14 @@ from typing import NamedTuple
 import msgspec
 
 from fhirserver.core.jsontext import UNREADABLE
+from fhirserver.core.values import local
 
 _REFERENCE = re.compile(rb'"reference"\s*:\s*"([^"\\]*(?:\\.[^"\\]*)*)"', re.DOTALL)
 _URI = re.compile(rb'"(url|uri|[a-z][A-Za-z]*(?:Uri|Url))"\s*:\s*"((?:urn:|https?:|[A-Z][A-Za-z]+/)[^"\\]+)"')
 _LINK = re.compile(rb"(?:href|src)\s*=\s*(?:\\\"|')(urn:(?:uuid|oid):[^\"'\\#<>\s]+)")
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+_LOOKED_FOR = re.compile("reference|url|uri|[a-z][A-Za-z]*(?:Uri|Url)")
+_COLON = re.compile(rb"\s*:")
 _ENCODE = msgspec.json.Encoder().encode
 
 Resolve = Callable[[str], str | None]
@@ -48,12 +51,40 @@ def apply(raw: bytes, edits: list[Edit]) -> bytes:
 
 def refer(raw: bytes, resolve: Resolve) -> bytes:
     """Every `Reference.reference` as ``resolve`` wants it."""
+    raw = _plainly_named(raw)
     edits: list[Edit] = []
     for found in _REFERENCE.finditer(raw):
         text = _text(found[1])
         new = resolve(text)
         if new is not None and new != text:
             edits.append(Edit(found.start(1), found.end(1), _ENCODE(new)[1:-1]))
+    return apply(raw, edits)
+
+
+def relative(raw: bytes, base: str) -> bytes:
+    """Absolute references to resources of this server, whose FHIR base is ``base``, as relative ones: whichever way a
+    client writes them, they are references to what is here (R4 references §2.3.0.1)."""
+    if base.encode() not in raw and b"\\/" not in raw:
+        return raw
+    begins = base + "/"
+
+    def resolve(text: str) -> str | None:
+        rest = text.removeprefix(begins)
+        return rest if rest != text and local(rest) is not None else None
+
+    return refer(raw, resolve)
+
+
+def _plainly_named(raw: bytes) -> bytes:
+    """Without escapes in the names that are looked for: ``"re\\u0066erence"`` is the same name."""
+    if b"\\u00" not in raw:
+        return raw
+    edits = []
+    for found in _STRING.finditer(raw):
+        if b"\\" in found[0] and _COLON.match(raw, found.end()):
+            name = _text(found[0][1:-1])
+            if _LOOKED_FOR.fullmatch(name):
+                edits.append(Edit(*found.span(), _ENCODE(name)))
     return apply(raw, edits)
 
 

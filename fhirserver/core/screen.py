@@ -14,10 +14,21 @@ from typing import Any, NamedTuple
 from fhirserver.core.invariants import Rule, concerns, places
 from fhirserver.core.lexical import PRIMITIVES, Problem, any_value, uri_problem
 from fhirserver.core.references import LOCAL, names_other, target
-from fhirserver.core.shapes import MAX_DEPTH, PRIMITIVE_PARTS, RESOURCE, Member, lacks_concept, shape, unknown_codes
+from fhirserver.core.shapes import (
+    ID,
+    MAX_DEPTH,
+    PRIMITIVE_PARTS,
+    RESOURCE,
+    Member,
+    lacks_concept,
+    shape,
+    unknown_codes,
+)
 
 Locals = list[tuple[str, frozenset[str]]]
-"""References to contained resources met so far, with the types they may point to."""
+"""References to contained resources met so far, with the types they may point to; and ids of elements (`_ELEMENT`)."""
+
+_ELEMENT = frozenset({"the id of an element"})
 
 Check = Callable[[Any, int, Locals], int]
 """(value, depth, locals) -> how many JSON members it holds in all; raises Doubt."""
@@ -86,7 +97,8 @@ class _Members(dict[str, Any]):
         if name in self.special:
             return self.special[name]
         if member is not None:
-            return _member_check(member)
+            check = _member_check(member)
+            return _identifying(check) if name == ID and self.shape.identified else check
         if name == "resourceType" and self.shape.resource:
             return _only(frozenset((self.shape.type,)))
         sibling = self.shape.members.get(name[1:]) if name.startswith("_") else None
@@ -177,6 +189,15 @@ def _reference_check(targets: frozenset[str]) -> Check:
         return uri_problem(type_) or ("is not allowed here" if names_other(type_, targets) else "")
 
     return _checked("Reference", {"reference": check, "type": _Known(problem)})
+
+
+def _identifying(known: _Known) -> Check:
+    def check(value: Any, _depth: int, locals_: Locals) -> int:
+        known[value]
+        locals_.append((value, _ELEMENT))
+        return 0
+
+    return check
 
 
 def _coded_check(member: Member) -> Check:
@@ -326,14 +347,19 @@ def _resource_check(type_: str) -> Check:
 
 
 def _resolve(resource: dict[str, Any], inside: Locals) -> None:
-    """ref-1 and dom-3: every local reference has its resource, and every contained resource its reference."""
+    """ref-1 and dom-3: every local reference has its resource, and every contained resource its reference; and no two
+    elements have one id."""
     contained = resource.get("contained", ())
     types = {each["id"]: each["resourceType"] for each in contained}
     if len(types) != len(contained):
         raise Doubt
-    named = set()
+    named, ids = set(), set()
     for reference, targets in inside:
-        if reference != LOCAL:
+        if targets is _ELEMENT:
+            if reference in ids:
+                raise Doubt
+            ids.add(reference)
+        elif reference != LOCAL:
             found = types.get(reference[1:])
             if found is None or (targets and found not in targets):
                 raise Doubt

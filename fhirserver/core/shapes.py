@@ -25,6 +25,9 @@ PRIMITIVE_PARTS = "Element"
 SIMPLE = "SimpleQuantity"
 """The type here of a Quantity that the definitions restrict to the profile of this name."""
 
+ID = "id"
+"""The member that names an element within its resource, or a resource within its container."""
+
 MAX_DEPTH = 64
 """Elements nested in each other, the resource being the first."""
 
@@ -67,6 +70,12 @@ class Shape(msgspec.Struct, frozen=True):
     choices: dict[str, str]
     rules: tuple[Rule, ...]
     advice: tuple[Rule, ...]
+
+    @property
+    def identified(self) -> bool:
+        """Whether an `id` is unique among the elements of a resource (`Element.id`): not a resource's own, nor that of
+        an ElementDefinition, which stands in the snapshot and in the differential."""
+        return not self.resource and self.type != "ElementDefinition"
 
 
 @cache

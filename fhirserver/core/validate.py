@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from fhirserver.core.errors import Invalid, Issue
+from fhirserver.core.errors import Invalid, Issue, Kind
 from fhirserver.core.examine import examine
-from fhirserver.core.jsontext import Malformed, decode, duplicates, is_single, without_mark
+from fhirserver.core.jsontext import Malformed, decode, duplicates, is_json, is_single, without_mark
 from fhirserver.core.screen import count_members
 
 MAX_BYTES = 64 * 1024 * 1024
@@ -21,11 +21,18 @@ MAX_BYTES = 64 * 1024 * 1024
 
 
 def parse(raw: bytes) -> dict[str, Any]:
-    """The decoded resource; raises Invalid with all issues."""
+    """The decoded resource; raises Invalid with all issues, as a BAD_REQUEST for what is no JSON at all and TOO_LARGE
+    for what is not read."""
     resource, found = issues(raw)
     if found or resource is None:
-        raise Invalid(found)
+        raise Invalid(found, Kind.INVALID if resource is not None else _refusal(raw))
     return resource
+
+
+def _refusal(raw: bytes) -> Kind:
+    if len(raw) > MAX_BYTES:
+        return Kind.TOO_LARGE
+    return Kind.INVALID if is_json(raw) else Kind.BAD_REQUEST
 
 
 def advice(resource: dict[str, Any]) -> list[Issue]:
@@ -48,9 +55,7 @@ def issues(raw: bytes) -> tuple[dict[str, Any] | None, list[Issue]]:
         text = without_mark(raw)
         if len(text) == len(raw):
             return None, [malformed.issue]
-        marked = Issue("structure", "must not begin with a byte order mark")
-        inner, further = issues(text)
-        return inner, [marked, *further]
+        return None, [malformed.issue, *issues(text)[1]]
     members = count_members(resource)
     if members and is_single(raw, members):
         return resource, []

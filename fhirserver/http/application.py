@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from fhirserver.core.definitions import RESOURCE_TYPES
 from fhirserver.core.errors import Fault, Kind
 from fhirserver.http import cors
+from fhirserver.http.capabilities import refused
 from fhirserver.http.exchange import Exchange
 from fhirserver.http.negotiation import HEAD_ONLY, content_type, pretty
 from fhirserver.http.respond import SECURITY_HEADERS, Refused, refusal
@@ -105,7 +106,8 @@ class Application:
             if match is None:
                 continue
             parameters = match.groupdict()
-            if not {parameters.get("type", "Patient"), parameters.get("member", "Patient")} <= RESOURCE_TYPES:
+            type_, member = parameters.get("type", "Patient"), parameters.get("member", "Patient")
+            if not {type_, member} <= RESOURCE_TYPES or refused(row.interaction, type_):
                 continue
             if row.only is None:
                 yield row, parameters

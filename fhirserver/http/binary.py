@@ -32,7 +32,7 @@ from fhirserver.http.negotiation import FHIR_JSON, GENERIC, prefer, preferred
 from fhirserver.http.read import read, version_of
 from fhirserver.http.respond import SECURITY_HEADERS, content_type, etag, http_date, not_modified
 from fhirserver.http.server import Server, bearer
-from fhirserver.http.stream import WHOLE, Streaming
+from fhirserver.http.stream import WHOLE, Disclosed, Streaming
 from fhirserver.http.update import update
 from fhirserver.http.writing import answered, if_match
 from fhirserver.policy.gate import Put, Scoped
@@ -78,9 +78,10 @@ async def read_binary(request: Request, server: Server) -> ASGIApp:
     told, length = await _described(scoped, record)
     if form == "either" and not _is_json(told.contentType):
         return await read(request, server)
+    disclosure = scoped.disclosure(interaction="read", detail={"resource": str(key), "form": "content"})
     headers = {**HARDENED, "ETag": etag(record), "Last-Modified": http_date(record.updated)}
     if not_modified(request, headers["ETag"], record.updated):
-        return Response(status_code=304, headers=headers)
+        return Disclosed(Response(status_code=304, headers=headers), disclosure, count=0)
     # A header is no place for whatever a `code` may hold.
     headers["Content-Type"] = (
         told.contentType if _MEDIA_TYPE.fullmatch(told.contentType) else "application/octet-stream"
@@ -109,7 +110,7 @@ async def read_binary(request: Request, server: Server) -> ASGIApp:
     return Streaming(
         chunks=chunks(),
         headers=headers,
-        disclosure=scoped.disclosure(interaction="read", detail={"resource": str(key), "form": "content"}),
+        disclosure=disclosure,
         still_admitted=still_admitted,
         sent=lambda: sent,
         stall_seconds=server.stall_seconds,

@@ -93,9 +93,12 @@ _PLACE = re.compile(r" - at `\$(?P<path>[^`]*)`$")
 
 
 def entries_of(raw: bytes, *, most: int) -> Parsed:
-    """The Bundle; Fault INVALID naming the element that cannot be read, TOO_LARGE for too many entries."""
+    """The Bundle; Fault BAD_REQUEST for what is no JSON, INVALID naming the element that is none of a Bundle's,
+    TOO_LARGE for too many entries."""
     try:
         bundle = _decode(raw)
+        if not raw.isascii():
+            raw.decode()  # what is skipped above is not looked at
     except UNREADABLE as error:
         raise _unreadable(raw, error) from None
     if bundle.resource_type != "Bundle":
@@ -134,7 +137,7 @@ def _unreadable(raw: bytes, error: Exception) -> Fault:
     try:
         decode(raw)
     except Malformed as malformed:
-        return Fault(Kind.BAD_REQUEST, malformed.issue.diagnostics, issues=[malformed.issue])
+        return malformed
     found = _PLACE.search(str(error))
     if isinstance(error, msgspec.ValidationError):
         place = "Bundle" + found["path"].replace("[...]", "") if found else "Bundle"
@@ -142,14 +145,16 @@ def _unreadable(raw: bytes, error: Exception) -> Fault:
     return Fault(Kind.BAD_REQUEST, "The body is not JSON.")
 
 
-def shell(raw: bytes, entries: Sequence[Entry]) -> bytes:
-    """The Bundle's bytes with next to nothing in place of each resource that an entry stores."""
+def shell(raw: bytes, entries: Sequence[Entry], *, patches: bool = True) -> bytes:
+    """The Bundle's bytes with next to nothing in place of each resource that an entry stores, or, without ``patches``,
+    of every resource."""
     pieces: list[bytes] = []
     at = 0
     for entry in entries:
         if entry.resource is not None:
             start = raw.index(entry.resource, at)
-            pieces += (raw[at:start], entry.resource if entry.stores is None else _NOTHING)
+            stays = entry.stores is None and patches
+            pieces += (raw[at:start], entry.resource if stays else _NOTHING)
             at = start + len(entry.resource)
     return b"".join([*pieces, raw[at:]])
 

@@ -47,7 +47,7 @@ SYSTEM = {
 UNSTATED = frozenset({"health", "capabilities"})
 """Interactions of rows that the statement does not speak of: R4 has no code for them."""
 
-WRITES = frozenset({"create", "update", "patch", "delete"})
+WRITES = frozenset({"create", "update", "patch", "delete", "$meta-add", "$meta-delete"})
 SERVER_WRITTEN = frozenset({"AuditEvent"})
 """Types that nobody but the server writes."""
 
@@ -166,7 +166,7 @@ def _resource(type_: str, rows: Sequence[Row], options: Options) -> Json:
             {"name": name, "definition": parameter.url, "type": parameter.type}
             for name, parameter in answered(type_).items()
         ]
-    operations = _operations(type_, of_type)
+    operations = _operations(type_, [row for row in of_type if not refused(row.interaction, type_)])
     return resource | ({"operation": operations} if operations else {})
 
 
@@ -180,7 +180,7 @@ def _answers(code: str, type_: str, rows: Iterable[Row]) -> bool:
 
 
 def refused(code: str, type_: str) -> bool:
-    """Whether a row that answers every type refuses this one."""
+    """Whether a row that answers every type does not answer this one."""
     return (code in WRITES and type_ in SERVER_WRITTEN) or (code == "patch" and type_ in patch.UNPATCHED)
 
 

@@ -10,17 +10,19 @@ import asyncio
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from urllib.parse import unquote
 from uuid import uuid4
 
 import msgspec
 
 from fhirserver.core.definitions import RESOURCE_TYPES
 from fhirserver.core.errors import Conflict, Fault, Kind
-from fhirserver.core.model import Key, Record
-from fhirserver.core.rewrite import refer, relink
+from fhirserver.core.index import extract
+from fhirserver.core.model import Key, Query, Record
+from fhirserver.core.rewrite import refer, relative, relink
 from fhirserver.core.stamp import instant
 from fhirserver.http.bundled import Entry, Outcome, fault_of, named
-from fhirserver.http.conditions import criteria, holding, the_one
+from fhirserver.http.conditions import criteria, found, holding, the_one, the_one_for
 from fhirserver.http.definitions import must_be_free
 from fhirserver.http.inner import local, sent_as
 from fhirserver.http.patch import patch_of, revised
@@ -28,7 +30,12 @@ from fhirserver.http.respond import etag
 from fhirserver.http.writing import Sent, decoded, if_match, validated
 from fhirserver.policy.gate import ANY, CHANGED, Condition, Erase, Put, Scoped
 
-_NAMED = re.compile(r".*/(?P<type>[A-Z][A-Za-z]+)/(?P<id>[A-Za-z0-9\-.]{1,64})")
+_BASE = re.compile(r"(https?://.+/)[A-Z][A-Za-z]+/[A-Za-z0-9\-.]{1,64}(?:/_history/[A-Za-z0-9\-.]{1,64})?")
+"""The url of a resource; its group is the base that relative references in that resource start from."""
+
+
+MOST_NAMED = 100
+"""Resources that one audit row names."""
 
 
 class _Planned(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,14 +52,16 @@ class _Planned(msgspec.Struct, frozen=True, kw_only=True):
 class Changes:
     """The changes of one transaction, taken entry by entry in the order of their processing."""
 
-    def __init__(self, base: str, scoped: Scoped) -> None:
-        """``base``: the absolute FHIR base URL."""
+    def __init__(self, base: str, scoped: Scoped, *, most: int) -> None:
+        """``base``: the absolute FHIR base URL; ``most``: bytes that a patch may make of a resource."""
+        self._most = most
         self._base = base
         self._scoped = scoped
         self._planned: list[_Planned] = []
         self._by_key: dict[Key, Entry] = {}
         self._names: dict[str, Key] = {}
-        self._created: dict[tuple[str, str], _Planned] = {}
+        self._unmet: dict[Query, _Planned] = {}
+        self._found: dict[Key, _Planned] = {}
         self.conditions: list[Condition] = []
         self.changes: list[Put | Erase] = []
 
@@ -62,8 +71,8 @@ class Changes:
         if entry.method in ("GET", "HEAD"):
             return
         path, _, query = local(self._base, entry.url).partition("?")
-        type_, _, id_ = path.strip("/").partition("/")
-        if type_ not in RESOURCE_TYPES or "/" in id_ or "$" in path:
+        type_, _, id_ = unquote(path).strip("/").partition("/")
+        if type_ not in RESOURCE_TYPES or "/" in id_ or "$" in id_ or (id_ and entry.method == "POST"):
             told = f"{entry.method} of this url cannot be part of a transaction."
             raise Fault(Kind.BAD_REQUEST, told, expression=f"{entry.place}.request.url")
         if entry.method == "POST":
@@ -81,37 +90,48 @@ class Changes:
         if condition is None:
             self._plan(_Planned(entry=entry, key=Key(type_, str(uuid4())), raw=raw, if_version=0))
             return
-        first = self._created.get((type_, condition))
+        query = _criteria(entry, type_, condition, "request.ifNoneExist")
+        first = self._unmet.get(query)
         if first is not None:  # two entries that ask for one resource mean one
             self._plan(_Planned(entry=entry, key=first.key, same_as=first.entry))
             return
-        query = criteria(type_, condition)
         there = await the_one(self._scoped, query)
         if there is not None:
-            self._plan(_Planned(entry=entry, key=there.key, found=there))
+            first = self._found.get(there.key)
+            planned = _Planned(entry=entry, key=there.key, found=there, same_as=first.entry if first else None)
+            self._found.setdefault(there.key, planned)
+            self._plan(planned)
             return
         self.conditions += holding(query, None)
         planned = _Planned(entry=entry, key=Key(type_, str(uuid4())), raw=raw, if_version=0)
-        self._created[type_, condition] = planned
+        self._unmet[query] = planned
         self._plan(planned)
 
     async def _put(self, entry: Entry, type_: str, id_: str, query: str) -> None:
         raw, version = _content(entry), if_match(entry.headers)
         given = decoded(raw, type_).resource.get("id")
+        condition = there = None
         if not id_:
-            condition = criteria(type_, query)
-            there = await the_one(self._scoped, condition)
+            condition = _criteria(entry, type_, query, "request.url")
+            if condition in self._unmet:
+                raise _same(self._unmet[condition].entry)
+            there = await the_one_for(self._scoped, condition, Key(type_, given) if given else None)
             self.conditions += holding(condition, there)
+            if there is None and version is None:
+                version = 0  # nothing is overwritten but what the condition finds
             id_ = there.id if there else given or str(uuid4())
             given = given or id_
         if given != id_:
             raise Fault(Kind.BAD_REQUEST, "The resource's id must be the one of the URL.", expression=f"{type_}.id")
-        self._plan(_Planned(entry=entry, key=Key(type_, id_), raw=raw, if_version=version))
+        planned = _Planned(entry=entry, key=Key(type_, id_), raw=raw, if_version=version)
+        if condition is not None and there is None:
+            self._unmet[condition] = planned
+        self._plan(planned)
 
     async def _delete(self, entry: Entry, type_: str, id_: str, query: str) -> None:
         version = if_match(entry.headers)
         if not id_:
-            condition = criteria(type_, query)
+            condition = _criteria(entry, type_, query, "request.url")
             there = await the_one(self._scoped, condition)
             self.conditions += holding(condition, there)
             if there is None:
@@ -124,13 +144,13 @@ class Changes:
         change = patch_of(content_type, body)
         version = if_match(entry.headers)
         if not id_:
-            condition = criteria(type_, query)
+            condition = _criteria(entry, type_, query, "request.url")
             there = await the_one(self._scoped, condition)
             if there is None:
                 raise Fault(Kind.NOT_FOUND, "The condition matches no resource.")
             self.conditions += holding(condition, there)
             id_ = there.id
-        put = await revised(self._scoped, Key(type_, id_), change, version)
+        put = await revised(self._scoped, Key(type_, id_), change, version, base=self._base, most=self._most)
         self._plan(_Planned(entry=entry, key=Key(type_, id_), raw=put.raw, if_version=put.if_version))
 
     def _plan(self, planned: _Planned) -> None:
@@ -139,65 +159,111 @@ class Changes:
             must_be_free(key)
         if planned.same_as is None:
             if key in self._by_key:
-                other = self._by_key[key].place
-                raise Fault(Kind.BAD_REQUEST, f"This entry and {other} are about the same resource.")
+                raise _same(self._by_key[key])
             self._by_key[key] = entry
         self._planned.append(planned)
         if entry.full_url:
             if self._names.get(entry.full_url, key) != key:
                 raise Fault(Kind.BAD_REQUEST, "Two entries have this fullUrl.", expression=f"{entry.place}.fullUrl")
             self._names[entry.full_url] = key
-            if entry.method == "POST" and (name := _NAMED.fullmatch(entry.full_url)):
-                self._names[f"{name['type']}/{name['id']}"] = key
 
     async def finish(self) -> None:
         """Replace the references of all entries; from here on ``changes`` and ``conditions`` are what is stored."""
-        found = await self._conditional_references()
+        linked = {planned.key: await self._linked(planned) for planned in self._planned if planned.raw is not None}
+        found = await self._conditional_references(linked)
 
         def reference(text: str) -> str | None:
-            base, mark, rest = text.partition("#")
-            key = found.get(text) or self._names.get(base)
-            return f"{key}{mark}{rest}" if key else None
-
-        def uri(text: str) -> str | None:
-            key = self._names.get(text)
-            return str(key) if key else None
+            return str(found[text]) if text in found else None
 
         for planned in self._planned:
             if planned.raw is not None:
                 await asyncio.sleep(0)  # there may be thousands, and others wait
                 with fault_of(planned.entry):
-                    raw = relink(refer(planned.raw, reference), uri)
+                    raw = linked[planned.key]
+                    if found and b"?" in raw and planned.key.type != "Bundle":
+                        raw = refer(raw, reference)
                     read = decoded if raw == planned.raw else validated
                     self.changes.append(_put(planned, read(raw, planned.key.type)))
             elif planned.found is None and planned.same_as is None:
                 self.changes.append(Erase(key=planned.key, if_version=planned.if_version))
+        await self._tell()
 
-    async def _conditional_references(self) -> Mapping[str, Key]:
-        found: dict[str, Key] = {}
+    async def _linked(self, planned: _Planned) -> bytes:
+        """What the entry stores, with the places of other entries in it instead of their names.
+
+        A relative reference is one below the base of the entry's own fullUrl (R4 bundle §2.36.4.1), so that
+        ``Patient/1`` of two hospitals is two patients; without such a base, and in what a patch left as it was, it is
+        to this server's resource. A Bundle stays as it is: its references are to its own entries.
+        """
+        await asyncio.sleep(0)
+        raw = planned.raw or b""
+        if planned.key.type == "Bundle":
+            return raw
+        own = _BASE.fullmatch(planned.entry.full_url)
+        base = own[1] if own and planned.entry.method != "PATCH" else ""
+
+        def uri(text: str) -> str | None:
+            key = self._names.get(text) or (self._names.get(base + text) if base else None)
+            return str(key) if key else None
+
+        def reference(text: str) -> str | None:
+            name, mark, rest = text.partition("#")
+            key = uri(name)
+            return f"{key}{mark}{rest}" if key else None
+
+        return relative(relink(refer(raw, reference), uri), self._base)
+
+    async def _conditional_references(self, linked: Mapping[Key, bytes]) -> Mapping[str, Key]:
+        """What each conditional reference of ``linked``, what is stored under each key, finds when all of it is."""
+        wanted: dict[str, Entry] = {}
         for planned in self._planned:
-            wanted: set[str] = set()
+            if planned.raw is None or planned.key.type == "Bundle" or b"?" not in linked[planned.key]:
+                continue
+            texts: set[str] = set()
 
-            def collect(text: str, into: set[str] = wanted) -> None:
+            def collect(text: str, into: set[str] = texts) -> None:
                 if "?" in text and text.partition("?")[0] in RESOURCE_TYPES:
                     into.add(text)
 
-            if planned.raw is None or b"?" not in planned.raw:
-                continue
-            refer(planned.raw, collect)
-            for text in sorted(wanted - found.keys()):
-                with fault_of(planned.entry):
-                    found[text] = await self._referred(text)
+            refer(linked[planned.key], collect)
+            for text in sorted(texts):
+                wanted.setdefault(text, planned.entry)
+        found: dict[str, Key] = {}
+        terms: dict[str, dict[Key, frozenset[str]]] = {}
+        for text, entry in wanted.items():
+            type_ = text.partition("?")[0]
+            with fault_of(entry):
+                if type_ not in terms:
+                    terms[type_] = await _terms(type_, linked)
+                found[text] = await self._referred(_criteria(entry, type_, text, "resource"), terms[type_])
         return found
 
-    async def _referred(self, text: str) -> Key:
-        type_ = text.partition("?")[0]
-        query = criteria(type_, text)
-        there = await the_one(self._scoped, query)
-        if there is None:
+    async def _referred(self, query: Query, written: Mapping[Key, frozenset[str]]) -> Key:
+        """The one match: of what is there and stays as it is, and of what is ``written`` here."""
+        there = await self._scoped.find(query, limit=2 + len(self._by_key))
+        keys = [record.key for record in there if record.key in self._found or record.key not in self._by_key]
+        keys += [key for key, terms in written.items() if _meets(key, terms, query)]
+        if not keys:
             raise Fault(Kind.PRECONDITION_FAILED, "A conditional reference finds nothing.")
-        self.conditions += holding(query, there)
-        return there.key
+        if len(keys) > 1:
+            raise Fault(Kind.PRECONDITION_FAILED, "The condition matches several resources.")
+        self.conditions.append(Condition(query, len(there)))
+        if there:
+            same = msgspec.structs.replace(query, keys=tuple(record.key for record in there))
+            self.conditions.append(Condition(same, len(there)))
+        return keys[0]
+
+    async def _tell(self) -> None:
+        """Audit as a read of nothing what conditional creates found: that it is there is told, what it holds is not."""
+        keys = list(dict.fromkeys(planned.found.key for planned in self._planned if planned.found is not None))
+        if not keys:
+            return
+        for key in keys:
+            with found():
+                await self._scoped.read(key)
+        names = [str(key) for key in keys[:MOST_NAMED]]
+        async with self._scoped.disclosure(interaction="transaction", detail={"resources": names}) as note:
+            note.complete()
 
     @contextmanager
     def naming_entries(self) -> Iterator[None]:
@@ -209,7 +275,7 @@ class Changes:
         except Fault as fault:
             for key, entry in self._by_key.items():
                 if re.search(rf"{re.escape(str(key))}(?![A-Za-z0-9\-.]*[A-Za-z0-9\-])", fault.message):
-                    if fault.kind is Kind.PRECONDITION_FAILED and _patches_whatever_is_there(entry):
+                    if fault.kind is Kind.PRECONDITION_FAILED and _names_no_version(entry):
                         raise Conflict(CHANGED) from None  # the version was ours, not the client's: look again
                     raise named(fault, entry) from fault
             raise
@@ -238,8 +304,35 @@ class Changes:
         )
 
 
-def _patches_whatever_is_there(entry: Entry) -> bool:
-    return entry.method == "PATCH" and if_match(entry.headers) in (None, ANY)
+async def _terms(type_: str, linked: Mapping[Key, bytes]) -> dict[Key, frozenset[str]]:
+    """What each resource of this type that is to be stored can be found by."""
+    found: dict[Key, frozenset[str]] = {}
+    for key, raw in linked.items():
+        if key.type == type_:
+            await asyncio.sleep(0)
+            found[key] = frozenset(extract({**decoded(raw, type_).resource, "id": key.id}).terms)
+    return found
+
+
+def _meets(key: Key, terms: frozenset[str], query: Query) -> bool:
+    return (query.keys is None or key in query.keys) and all(not terms.isdisjoint(group) for group in query.terms)
+
+
+def _criteria(entry: Entry, type_: str, text: str, where: str) -> Query:
+    try:
+        return criteria(type_, text)
+    except Fault as fault:
+        raise Fault(fault.kind, fault.message, expression=f"{entry.place}.{where}") from None
+
+
+def _same(other: Entry) -> Fault:
+    return Fault(Kind.BAD_REQUEST, f"This entry and {other.place} are about the same resource.")
+
+
+def _names_no_version(entry: Entry) -> bool:
+    """Whether the version that is held to is not the client's: a patch's, or that of what a condition found."""
+    given = if_match(entry.headers)
+    return (entry.method == "PATCH" and given in (None, ANY)) or (entry.method == "PUT" and given is None)
 
 
 def _put(planned: _Planned, sent: Sent) -> Put:

@@ -17,6 +17,7 @@ import msgspec
 from fhirserver.core.definitions import SearchParameter, search_parameters
 from fhirserver.core.errors import Conflict, Fault, Kind
 from fhirserver.core.model import Key, Query, Record
+from fhirserver.core.values import local
 from fhirserver.http.negotiation import GENERAL
 from fhirserver.http.selection import TOLERATED
 from fhirserver.policy.gate import ANY, CHANGED, Condition, Scoped
@@ -26,6 +27,7 @@ T = TypeVar("T")
 ATTEMPTS = 5
 _MOST_VALUES = 100
 _COMMA = re.compile(r"(?<!\\),")
+_ESCAPED = re.compile(r"\\([,|$])")
 _EXACT = frozenset({"token", "reference", "uri"})
 """Types of search parameters whose values are found exactly, which is what an identity can be asked for by."""
 
@@ -34,9 +36,14 @@ def criteria(type_: str, text: str) -> Query:
     """The Query of a condition such as ``identifier=urn:a|1``; with or without ``Type?`` before it.
 
     Fault BAD_REQUEST, naming the parameter, for one that is unknown or cannot be asked for exactly, and where there is
-    none at all: an empty condition would match everything.
+    none at all: an empty condition would match everything. So, too, for a value that could find nothing: a conditional
+    create would create each time.
     """
-    query = text.partition("?")[2] if "?" in text else text
+    before, _, behind = text.partition("?")
+    named_type = "?" in text and "=" not in before  # a value may have a "?" of its own
+    if named_type and before.rpartition("/")[2] not in ("", type_):
+        raise _bad(f"A condition on {type_} cannot ask for another type.", "")
+    query = behind if named_type else text
     known = search_parameters(type_)
     keys: tuple[Key, ...] | None = None
     terms: list[tuple[str, ...]] = []
@@ -47,6 +54,8 @@ def criteria(type_: str, text: str) -> Query:
             raise _bad(f"{name[:64]} is empty.", name)
         if name == "_id":
             named = tuple(Key(type_, part) for part in value.split(","))
+            if not all(key.id for key in named):
+                raise _bad("_id has an empty value.", name)
             keys = named if keys is None else tuple(key for key in keys if key in named)
         elif name in known and known[name].type in _EXACT:
             terms.append(tuple(term for part in _values(name, value) for term in _terms(type_, known[name], part)))
@@ -58,15 +67,23 @@ def criteria(type_: str, text: str) -> Query:
 
 
 def _values(name: str, value: str) -> list[str]:
-    values = [part.replace("\\,", ",") for part in _COMMA.split(value)]
+    """What is asked for by a value, in parts between commas and without escapes (R4 search §3.1.1.4.3)."""
+    # No value holds a U+0000: it stands for an escaped backslash, which escapes nothing.
+    parts = _COMMA.split(value.replace("\\\\", "\0"))
+    values = [_ESCAPED.sub(r"\1", part).replace("\0", "\\") for part in parts]
     if len(values) > _MOST_VALUES:
         raise _bad(f"{name} asks for too many values at once.", name)
+    if not all(part.strip() for part in values):
+        raise _bad(f"{name} has an empty value.", name)
     return values
 
 
 def _terms(type_: str, parameter: SearchParameter, value: str) -> list[str]:
+    if parameter.type == "token" and value.endswith("|"):
+        raise _bad(f"{parameter.code} needs a value after the system.", parameter.code)
     if parameter.type != "reference" or "/" in value or ":" in value:
-        return [f"{type_}|{parameter.code}={value}"]
+        target = local(value) if parameter.type == "reference" else None  # a version is cut off, as in the index
+        return [f"{type_}|{parameter.code}={target.text if target else value}"]
     return [f"{type_}|{parameter.code}={target}/{value}" for target in parameter.targets]
 
 
@@ -80,6 +97,18 @@ async def the_one(scoped: Scoped, query: Query) -> Record | None:
     if len(found) > 1:
         raise Fault(Kind.PRECONDITION_FAILED, "The condition matches several resources.")
     return found[0] if found else None
+
+
+async def the_one_for(scoped: Scoped, query: Query, key: Key | None) -> Record | None:
+    """`the_one`, for a resource that is stored under ``key`` (None: an id of the server's) if there is none.
+
+    Fault CONFLICT where another resource, which the condition does not find, stands there: it is not to be overwritten.
+    """
+    taken = [] if key is None else await scoped.find(msgspec.structs.replace(query, keys=(key,), terms=()))
+    there = await the_one(scoped, query)  # asked last: what was there before and matches is found
+    if there is None and key is not None and taken:
+        raise Fault(Kind.CONFLICT, f"{key} is there, and the condition does not find it.", expression=f"{key.type}.id")
+    return there
 
 
 def holding(query: Query, there: Record | None) -> tuple[Condition, ...]:
@@ -97,6 +126,17 @@ def pinned(version: int | None) -> Iterator[None]:
         yield
     except Fault as fault:
         if fault.kind is Kind.PRECONDITION_FAILED and version in (None, ANY):
+            raise Conflict(CHANGED) from None
+        raise
+
+
+@contextmanager
+def found() -> Iterator[None]:
+    """What a condition has found is read inside; where it has gone since, `repeated` looks again."""
+    try:
+        yield
+    except Fault as fault:
+        if fault.kind in (Kind.GONE, Kind.NOT_FOUND):
             raise Conflict(CHANGED) from None
         raise
 

@@ -10,7 +10,8 @@ from uuid import uuid4
 from starlette.requests import Request
 from starlette.types import ASGIApp
 
-from fhirserver.http.conditions import criteria, holding, repeated, the_one
+from fhirserver.core.errors import Fault, Kind
+from fhirserver.http.conditions import criteria, found, holding, repeated, the_one
 from fhirserver.http.server import Server, bearer
 from fhirserver.http.stream import Disclosed
 from fhirserver.http.writing import answered, received
@@ -23,7 +24,7 @@ async def create(request: Request, server: Server) -> ASGIApp:
     scoped = await server.gate.admit(bearer(request), interaction="create", type=type_)
     sent = await received(request, server, type_)
     put = Put(resource=sent.resource, raw=sent.raw, id=str(uuid4()), if_version=0)
-    condition = request.headers.get("if-none-exist")
+    condition = _condition(request)
     if condition is None:
         [record] = await scoped.write([put])
         return await answered(request, server, scoped, record, created=True)
@@ -32,11 +33,22 @@ async def create(request: Request, server: Server) -> ASGIApp:
     async def attempt() -> ASGIApp:
         there = await the_one(scoped, query)
         if there is not None:
-            there = await scoped.read(there.key)
-            shown = await answered(request, server, scoped, there, created=False)
+            with found():
+                there = await scoped.read(there.key)
+            shown = await answered(request, server, scoped, there, created=False, stored=False)
             disclosure = scoped.disclosure(interaction="create", detail={"resource": str(there.key)})
             return Disclosed(shown, disclosure, count=1)
         [record] = await scoped.write([put], conditions=holding(query, None))
         return await answered(request, server, scoped, record, created=True)
 
     return await repeated(attempt)
+
+
+def _condition(request: Request) -> str | None:
+    """If-None-Exist, which may have letters of any alphabet as they are: in UTF-8, as everything in FHIR."""
+    given = request.headers.get("if-none-exist")
+    try:
+        return given and given.encode("latin-1").decode()
+    except UnicodeDecodeError:
+        told = "If-None-Exist is not UTF-8; write it with percent signs."
+        raise Fault(Kind.BAD_REQUEST, told, expression="If-None-Exist") from None

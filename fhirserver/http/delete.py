@@ -17,7 +17,7 @@ from fhirserver.http.negotiation import prefer
 from fhirserver.http.respond import SECURITY_HEADERS, content_type, etag, json_answer
 from fhirserver.http.server import Server, bearer
 from fhirserver.http.writing import if_match, told
-from fhirserver.policy.gate import Condition, Erase, Scoped
+from fhirserver.policy.gate import Condition, Erase, Scoped, must_stand_at
 
 MOST = 1_000
 """Matches that one conditional delete takes at most, where several are allowed at all."""
@@ -36,12 +36,17 @@ async def delete_conditional(request: Request, server: Server) -> ASGIApp:
     type_ = request.path_params["type"]
     scoped = await server.gate.admit(bearer(request), interaction="delete", type=type_)
     query = criteria(type_, request.url.query)
+    version = if_match(request.headers)
     several = server.conditional_delete == "multiple"
 
     async def attempt() -> ASGIApp:
         found = await scoped.find(query, limit=MOST + 1 if several else 2)
         if len(found) > (MOST if several else 1):
             raise Fault(Kind.PRECONDITION_FAILED, "The condition matches several resources.")
+        if version not in (None, 0) and not found:
+            raise Fault(Kind.PRECONDITION_FAILED, "The condition matches no resource, so none is at a version.")
+        for record in found:
+            must_stand_at(version, record.key, record)
         erased = [Erase(key=record.key, if_version=record.version) for record in found]
         with pinned(None):
             records = await scoped.write(erased, conditions=[Condition(query, len(found))])

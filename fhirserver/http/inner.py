@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from urllib.parse import unquote
+from string import printable
+from typing import Self
+from urllib.parse import quote, unquote
 
 import msgspec
 from starlette.requests import Request
@@ -14,6 +16,7 @@ from starlette.types import Message, Scope
 from fhirserver.core.errors import Fault, Kind
 from fhirserver.core.jsontext import UNREADABLE
 from fhirserver.http.bundled import Entry, Outcome
+from fhirserver.http.negotiation import NDJSON
 from fhirserver.http.respond import outcome
 from fhirserver.http.server import FHIR_BASE
 from fhirserver.http.stream import Aborted
@@ -21,15 +24,38 @@ from fhirserver.http.stream import Aborted
 MOST = 16 << 20
 """Bytes of one entry's answer: a batch is answered from memory."""
 
+ALTOGETHER = 64 << 20
+"""Bytes of the answers of all entries of a Bundle."""
+
 _PASSED = frozenset({b"authorization", b"host", b"prefer"})
 
 _log = logging.getLogger("fhirserver.http")
 
 
-async def outcome_of(request: Request, entry: Entry) -> Outcome:
+class Room:
+    """The bytes that the answers of a Bundle's entries may still have, and what still follows those that were given: as
+    with a request by itself, nobody waits for the outcome in the audit trail, which goes along with the next entry's
+    intent. All of it is done when the context ends."""
+
+    def __init__(self) -> None:
+        self.left = ALTOGETHER
+        self._following: set[asyncio.Task[None]] = set()
+
+    def follow(self, running: asyncio.Task[None]) -> None:
+        self._following.add(running)
+        running.add_done_callback(self._following.discard)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.gather(*self._following, return_exceptions=True)
+
+
+async def outcome_of(request: Request, entry: Entry, room: Room) -> Outcome:
     """What became of the entry: its answer, or the Fault there was, also one amid the answer, since a part is none."""
     try:
-        return await _answer_of(request, entry)
+        return await _answer_of(request, entry, room)
     except Fault as fault:
         failure = fault
     except Aborted as cut:
@@ -41,10 +67,11 @@ async def outcome_of(request: Request, entry: Entry) -> Outcome:
     return Outcome(status=failure.status, resource=outcome(failure))
 
 
-async def _answer_of(request: Request, entry: Entry) -> Outcome:
-    """The entry's answer; Fault TOO_LARGE for one that does not fit into a Bundle."""
+async def _answer_of(request: Request, entry: Entry, room: Room) -> Outcome:
+    """The entry's answer. Of what was done only the content is left out where it does not fit; Fault TOO_LARGE for a
+    read that does not, NOT_ACCEPTABLE for one that is no FHIR JSON."""
     scope, body = _scope(request, entry), sent_as(entry)[1]
-    kept = _Kept()
+    kept = _Kept(max(0, min(MOST, room.left)), reads=entry.method in ("GET", "HEAD"))
     sent = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def receive() -> Message:
@@ -53,7 +80,18 @@ async def _answer_of(request: Request, entry: Entry) -> Outcome:
         await asyncio.Event().wait()  # nobody leaves: the batch's own reader is waited for elsewhere
         raise AssertionError("an event that nobody sets")
 
-    await request.app(scope, receive, kept.send)
+    running = asyncio.create_task(request.app(scope, receive, kept.send))
+    try:
+        await asyncio.wait({running, kept.ended}, return_when=asyncio.FIRST_COMPLETED)
+    except asyncio.CancelledError:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        raise
+    if running.done():
+        await running
+    else:
+        room.follow(running)
+    room.left -= len(kept.body)
     return Outcome(
         status=kept.status,
         resource=bytes(kept.body) or None,
@@ -75,7 +113,7 @@ def _scope(request: Request, entry: Entry) -> Scope:
     headers = [(name, value) for name, value in request.scope["headers"] if name in _PASSED]
     # In a Bundle everything is FHIR in JSON, a Binary too (R4 binary §2.35.5).
     headers.append((b"accept", b"application/fhir+json"))
-    headers += [(name.encode(), value.encode()) for name, value in entry.headers.items()]
+    headers += [(name.encode(), _ascii(value).encode()) for name, value in entry.headers.items()]
     if entry.resource is not None:
         headers.append((b"content-type", sent_as(entry)[0].encode()))
     return {
@@ -83,7 +121,7 @@ def _scope(request: Request, entry: Entry) -> Scope:
         "method": entry.method,
         "path": f"{FHIR_BASE}/{unquote(path)}",
         "raw_path": f"{FHIR_BASE}/{path}".encode(),
-        "query_string": query.encode(),
+        "query_string": _ascii(query).encode(),
         "headers": headers,
     }
 
@@ -111,19 +149,35 @@ def sent_as(entry: Entry) -> tuple[str, bytes]:
     return (patch.content_type, patch.data) if patch else ("application/fhir+json", entry.resource or b"")
 
 
-class _Kept:
-    """An answer that is kept instead of sent."""
+def _ascii(text: str) -> str:
+    """The text as a client would have to send it in a URL or header."""
+    return quote(text, safe=printable)
 
-    def __init__(self) -> None:
+
+class _Kept:
+    """An answer that is kept instead of sent; ``most`` bytes of it."""
+
+    def __init__(self, most: int, *, reads: bool) -> None:
+        self._most = most
+        self._reads = reads
+        self._full = False
         self.status = 0
         self.headers: dict[str, str] = {}
         self.body = bytearray()
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             self.headers = {name.decode().lower(): value.decode("latin-1") for name, value in message["headers"]}
-        elif message["type"] == "http.response.body":
+            if self.headers.get("content-type", "").partition(";")[0] == NDJSON:
+                raise Fault(Kind.NOT_ACCEPTABLE, "An entry's answer is one resource in JSON.")
+        elif message["type"] == "http.response.body" and not self._full:
             self.body += message.get("body", b"")
-            if len(self.body) > MOST:
+            self._full = len(self.body) > self._most and self.status < 400
+            if self._full and self._reads:
                 raise Fault(Kind.TOO_LARGE, "The entry's answer is too large for a Bundle; ask for it by itself.")
+            if self._full:
+                self.body.clear()
+        if message["type"] == "http.response.body" and not message.get("more_body", False) and not self.ended.done():
+            self.ended.set_result(None)

@@ -12,7 +12,7 @@ import msgspec
 from starlette.requests import Request
 
 from fhirserver.core.errors import Fault, Kind
-from fhirserver.core.jsontext import UNREADABLE
+from fhirserver.core.jsontext import UNREADABLE, Malformed, decode
 from fhirserver.http.limits import body_of
 from fhirserver.http.negotiation import GENERAL, must_be_json
 from fhirserver.http.selection import TOLERATED
@@ -73,6 +73,7 @@ class _Found:
         self.content: bytes | None = None
 
     def take_body(self, raw: bytes) -> None:
+        _must_parse(raw)
         try:
             type_ = _head(raw).resourceType
             given = _body(raw).parameter if type_ == "Parameters" else []
@@ -124,6 +125,16 @@ class _Found:
         if self._strict:
             told = f"Unknown parameter {name[:64]!r} (Prefer: handling=strict)."
             raise Fault(Kind.BAD_REQUEST, told, expression=place[:64])
+
+
+def _must_parse(raw: bytes) -> None:
+    """Fault BAD_REQUEST, with line and column, for what is no JSON; a number that nothing can hold is for the operation
+    to tell."""
+    try:
+        decode(raw)
+    except Malformed as malformed:
+        if malformed.kind is Kind.BAD_REQUEST:
+            raise
 
 
 def _name(item: dict[str, msgspec.Raw]) -> str:

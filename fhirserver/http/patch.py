@@ -17,13 +17,13 @@ from starlette.types import ASGIApp
 from fhirserver.core.errors import Fault, Kind
 from fhirserver.core.model import Key
 from fhirserver.core.patch import Patch, fhirpath_patch, json_patch
-from fhirserver.http.conditions import criteria, holding, pinned, repeated, the_one
+from fhirserver.http.conditions import criteria, found, holding, pinned, repeated, the_one
 from fhirserver.http.limits import body_of
 from fhirserver.http.negotiation import FHIR_JSON, READABLE, content_type, sent_type
 from fhirserver.http.respond import Refused
 from fhirserver.http.server import Server, bearer
-from fhirserver.http.writing import answered, current, if_match, validated
-from fhirserver.policy.gate import Condition, Put, Scoped
+from fhirserver.http.writing import answered, current, if_match, localised, validated
+from fhirserver.policy.gate import Condition, Put, Scoped, must_stand_at
 
 JSON_PATCH = "application/json-patch+json"
 ACCEPTED = f"{JSON_PATCH}, {FHIR_JSON}"
@@ -62,20 +62,28 @@ async def patch_conditional(request: Request, server: Server) -> ASGIApp:
         there = await the_one(scoped, query)
         if there is None:
             raise Fault(Kind.NOT_FOUND, "The condition matches no resource.")
-        return await _patched(request, server, scoped, there.key, asked, holding(query, there))
+        must_stand_at(asked.version, there.key, there)
+        # Made from the very version that the condition found: a later one may not meet it, and the patch not fit it.
+        of_this = asked._replace(version=there.version)
+        with found(), pinned(None):
+            return await _patched(request, server, scoped, there.key, of_this, holding(query, there))
 
     return await repeated(attempt)
 
 
-async def revised(scoped: Scoped, key: Key, change: Patch, version: int | None = None) -> Put:
+async def revised(scoped: Scoped, key: Key, change: Patch, version: int | None = None, *, base: str, most: int) -> Put:
     """What the patch makes of the resource as the caller reads it now, to be stored if nobody was first.
 
-    Fault as `current`; METHOD_NOT_ALLOWED for a type without patch; BAD_REQUEST or INVALID for a patch that fails.
+    ``base`` is the absolute FHIR base URL. Fault as `current`; METHOD_NOT_ALLOWED for a type without patch; BAD_REQUEST
+    or INVALID for a patch that fails; TOO_LARGE for one that makes it larger than ``most`` bytes, which no update could
+    send back.
     """
     _must_be_patchable(key.type)
     record, body = await current(scoped, key, version)
     try:
-        raw = change.apply(body)
+        raw = localised(change.apply(body), key.type, base)
+        if len(raw) > max(most, len(body)):
+            raise Fault(Kind.TOO_LARGE, f"The patch makes the resource larger than {most} bytes.")
         resource = validated(raw, key.type).resource
     except Fault:
         # A failure tells something of the content, as a read does.
@@ -121,7 +129,7 @@ def _reader(type_: str) -> Callable[[bytes], Patch]:
 async def _patched(
     request: Request, server: Server, scoped: Scoped, key: Key, asked: _Asked, conditions: tuple[Condition, ...]
 ) -> ASGIApp:
-    put = await revised(scoped, key, asked.change, asked.version)
+    put = await revised(scoped, key, asked.change, asked.version, base=server.fhir_base(request), most=server.max_body)
     with pinned(asked.version):
         [record] = await scoped.write([put], conditions=conditions)
     return await answered(request, server, scoped, record, created=False)

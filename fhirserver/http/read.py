@@ -1,7 +1,7 @@
 """read and vread: one resource by its identity.
 
-``GET [base]/{type}/{id}`` and ``GET [base]/{type}/{id}/_history/{vid}``. Source: R4 http §3.1.0.7-8. HEAD is
-audited as a read of nothing: that the resource is there is told, what it holds is not.
+``GET [base]/{type}/{id}`` and ``GET [base]/{type}/{id}/_history/{vid}``. Source: R4 http §3.1.0.7-8. HEAD, and a 304,
+are audited as a read of nothing: that the resource is there is told, what it holds is not.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ async def read(request: Request, server: Server) -> ASGIApp:
     record = await scoped.read(key, version)
     tag = etag(record, view_tag(record))
     headers = {"ETag": tag, "Last-Modified": http_date(record.updated), "Vary": "Accept, Authorization"}
+    disclosure = scoped.disclosure(interaction="read", patients=(), detail={"resource": str(key)})
     # A Person's view changes with the grant, not only with the Person.
     if not_modified(request, tag, None if key.type == "Person" else record.updated):
-        return Response(status_code=304, headers=headers)
-    disclosure = scoped.disclosure(interaction="read", patients=(), detail={"resource": str(key)})
+        return Disclosed(Response(status_code=304, headers=headers), disclosure, count=0)
     if record.body is None and cut is None:
 
         async def still_admitted() -> None:

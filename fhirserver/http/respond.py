@@ -77,15 +77,17 @@ def http_date(milliseconds: int) -> str:
 def not_modified(request: Request, tag: str, updated: int | None) -> bool:
     """Whether the client's copy is still good: If-None-Match decides, else If-Modified-Since (None: only the tag can
     tell)."""
-    given = request.headers.get("if-none-match")
-    if given is not None:
-        return given.strip() == "*" or tag in [part.strip() for part in given.split(",")]
+    given = ",".join(request.headers.getlist("if-none-match"))
+    if given:
+        # Compared weakly (RFC 9110 §13.1.2): caches on the way may have taken the W/ off.
+        tags = [part.strip().removeprefix("W/") for part in given.split(",")]
+        return "*" in tags or tag.removeprefix("W/") in tags
     since = request.headers.get("if-modified-since")
     if since is None or updated is None:
         return False
     try:
         moment = parsedate_to_datetime(since)
-    except ValueError:
+    except (ValueError, OverflowError):  # RFC 9110 §13.1.3: what is no date is ignored
         return False
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)

@@ -18,7 +18,7 @@ from fhirserver.core.errors import Invalid
 from fhirserver.http.bundled import Entry, Outcome, Parsed, entries_of, fault_of, named, shell
 from fhirserver.http.changes import Changes
 from fhirserver.http.conditions import repeated
-from fhirserver.http.inner import outcome_of
+from fhirserver.http.inner import Room, outcome_of
 from fhirserver.http.limits import body_of
 from fhirserver.http.negotiation import must_be_json, prefer
 from fhirserver.http.respond import content_type, json_answer
@@ -38,6 +38,7 @@ async def transaction(request: Request, server: Server) -> ASGIApp:
     raw = await body_of(request, server)
     parsed = entries_of(raw, most=server.max_entries)
     if parsed.kind == "batch":
+        await _check_frame(raw, parsed)
         outcomes = await _batch(request, server, parsed)
     else:
         await _check(raw, parsed)
@@ -52,8 +53,18 @@ async def transaction(request: Request, server: Server) -> ASGIApp:
 
 async def _batch(request: Request, server: Server, parsed: Parsed) -> list[Outcome]:
     """Each entry as a request of its own, with what the gate says to each."""
-    outcomes = {entry.number: await outcome_of(request, entry) for entry in _ordered(parsed.entries)}
+    async with Room() as room:
+        outcomes = {entry.number: await outcome_of(request, entry, room) for entry in _ordered(parsed.entries)}
     return [outcomes[number] for number in range(len(parsed.entries))]
+
+
+async def _check_frame(raw: bytes, parsed: Parsed) -> None:
+    """Fault INVALID for a Bundle that is not valid, whatever its resources are: of a ``request`` that is there twice
+    nobody knows which one is meant."""
+    await asyncio.sleep(0)
+    rest = shell(raw, parsed.entries, patches=False)
+    await asyncio.sleep(0)
+    validated(rest, "Bundle")
 
 
 async def _check(raw: bytes, parsed: Parsed) -> None:
@@ -79,7 +90,7 @@ async def _check(raw: bytes, parsed: Parsed) -> None:
 
 
 async def _transaction(request: Request, server: Server, scoped: Scoped, parsed: Parsed) -> list[Outcome]:
-    changes = Changes(server.fhir_base(request), scoped)
+    changes = Changes(server.fhir_base(request), scoped, most=server.max_body)
     for entry in _ordered(parsed.entries):
         with fault_of(entry):
             await changes.take(entry)
@@ -88,11 +99,12 @@ async def _transaction(request: Request, server: Server, scoped: Scoped, parsed:
     with changes.naming_entries():
         records = await scoped.write(changes.changes, conditions=changes.conditions)
     outcomes = await changes.outcomes(records, representation=prefer(request).returned == "representation")
-    for entry in parsed.entries:
-        if entry.method in ("GET", "HEAD"):
-            outcomes[entry.number] = await outcome_of(request, entry)
-        elif entry.number not in outcomes:  # a conditional delete that found nothing
-            outcomes[entry.number] = Outcome(status=204)
+    async with Room() as room:
+        for entry in parsed.entries:
+            if entry.method in ("GET", "HEAD"):
+                outcomes[entry.number] = await outcome_of(request, entry, room)
+            elif entry.number not in outcomes:  # a conditional delete that found nothing
+                outcomes[entry.number] = Outcome(status=204)
     return [outcomes[number] for number in range(len(parsed.entries))]
 
 

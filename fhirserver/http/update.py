@@ -12,7 +12,7 @@ from starlette.types import ASGIApp
 
 from fhirserver.core.errors import Fault, Kind
 from fhirserver.core.model import Key
-from fhirserver.http.conditions import criteria, holding, repeated, the_one
+from fhirserver.http.conditions import criteria, holding, pinned, repeated, the_one_for
 from fhirserver.http.definitions import must_be_free
 from fhirserver.http.server import Server, bearer
 from fhirserver.http.writing import Sent, answered, if_match, received
@@ -30,7 +30,8 @@ async def update(request: Request, server: Server) -> ASGIApp:
 
 
 async def update_conditional(request: Request, server: Server) -> ASGIApp:
-    """Update the one match; without any, create (under the resource's own id if it has one); 412 for several."""
+    """Update the one match; without any, create (under the resource's own id if it has one and it is free, else 409);
+    412 for several."""
     type_ = request.path_params["type"]
     scoped = await server.gate.admit(bearer(request), interaction="update", type=type_)
     sent = await received(request, server, type_)
@@ -38,14 +39,18 @@ async def update_conditional(request: Request, server: Server) -> ASGIApp:
     version = if_match(request.headers)
 
     async def attempt() -> ASGIApp:
-        there = await the_one(scoped, query)
         given = sent.resource.get("id")
+        there = await the_one_for(scoped, query, Key(type_, given) if given else None)
         if there is not None and given not in (None, there.id):
             told = "The condition finds a resource of another id than the one that was sent."
             raise Fault(Kind.BAD_REQUEST, told, expression=f"{type_}.id")
         id_ = there.id if there else given or str(uuid4())
         must_be_free(Key(type_, id_))
-        return await _stored(request, server, scoped, sent, id_, version, holding(query, there))
+        held = holding(query, there)
+        if there is not None or version is not None:
+            return await _stored(request, server, scoped, sent, id_, version, held)
+        with pinned(None):  # nothing is overwritten but what the condition finds
+            return await _stored(request, server, scoped, sent, id_, 0, held)
 
     return await repeated(attempt)
 

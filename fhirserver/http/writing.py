@@ -16,6 +16,7 @@ from starlette.responses import Response
 from fhirserver.core.errors import Fault, Issue, Kind
 from fhirserver.core.jsontext import decode
 from fhirserver.core.model import Key, Record
+from fhirserver.core.rewrite import relative
 from fhirserver.core.validate import parse
 from fhirserver.http.limits import body_of
 from fhirserver.http.negotiation import must_be_json, prefer
@@ -24,7 +25,7 @@ from fhirserver.http.server import Server
 from fhirserver.http.subset import asked
 from fhirserver.policy.gate import ANY, Scoped, must_stand_at, view_tag
 
-_TAG = re.compile(r'\s*(?:W/)?"([0-9]{1,9})(?:-[^"]*)?"\s*')
+_TAG = re.compile(r'\s*(?:W/)?"([1-9][0-9]{0,8})(?:-[^"]*)?"\s*')
 
 
 class Sent(NamedTuple):
@@ -38,11 +39,18 @@ async def received(request: Request, server: Server, type_: str) -> Sent:
     """The resource of the request's body, validated.
 
     Fault UNSUPPORTED_MEDIA (not FHIR JSON), TOO_LARGE, INVALID with every issue, BAD_REQUEST where it is of another
-    type than the URL says.
+    type than the URL says. Absolute references to resources of this server become relative ones.
     """
     must_be_json(request)
     content_type(request, request.query_params.get("_format"))  # what cannot be answered is not begun
-    return validated(await body_of(request, server), type_)
+    raw = await body_of(request, server)
+    return validated(localised(raw, type_, server.fhir_base(request)), type_)
+
+
+def localised(raw: bytes, type_: str, base: str) -> bytes:
+    """A resource that names others of this server relatively. A Bundle stays as it is: its references are to its own
+    entries."""
+    return raw if type_ == "Bundle" else relative(raw, base)
 
 
 def validated(raw: bytes, type_: str | None) -> Sent:
@@ -66,11 +74,14 @@ def if_match(headers: Mapping[str, str]) -> int | None:
     """The ``if_version`` that a request's headers ask for: by If-Match a version or `ANY` (``*``), by
     ``If-None-Match: *`` (RFC 9110 §13.1.2) that there be none; None without either.
 
-    Fault BAD_REQUEST for an If-Match that is no version of ours.
+    Fault BAD_REQUEST for an If-Match that is no version of ours, and for an If-None-Match that names versions: a
+    precondition that is not understood must not be passed over.
     """
-    given = headers.get("if-match")
+    given, barred = headers.get("if-match"), headers.get("if-none-match", "").strip()
+    if barred not in ("", "*"):
+        raise Fault(Kind.BAD_REQUEST, "If-None-Match of a write must be *.", expression="If-None-Match")
     if given is None:
-        return 0 if headers.get("if-none-match", "").strip() == "*" else None
+        return 0 if barred else None
     if given.strip() == "*":
         return ANY
     found = _TAG.fullmatch(given)
@@ -87,18 +98,25 @@ async def current(scoped: Scoped, key: Key, version: int | None) -> tuple[Record
     """
     record = await scoped.read(key)
     if view_tag(record) is not None:
-        raise Fault(Kind.FORBIDDEN, f"You see only a part of {key}, so you cannot change it.")
+        raise await scoped.refused(key, f"You see only a part of {key}, so you cannot change it.")
     must_stand_at(version, key, record)
     return record, await scoped.whole(record)
 
 
 async def answered(
-    request: Request, server: Server, scoped: Scoped, record: Record, *, created: bool, issues: tuple[Issue, ...] = ()
+    request: Request,
+    server: Server,
+    scoped: Scoped,
+    record: Record,
+    *,
+    created: bool,
+    stored: bool = True,
+    issues: tuple[Issue, ...] = (),
 ) -> Response:
     """The answer to a write: 201 or 200, Location, ETag, Last-Modified, and what `Prefer: return` asks for.
 
-    The resource is shown as the caller may read it now; who may write and not read gets no content. ``issues`` are
-    warnings for an OperationOutcome.
+    The resource is shown as the caller may read it now; who may write and not read gets no content. ``stored`` is
+    False for one that a conditional create has found; ``issues`` are warnings for an OperationOutcome.
     """
     media_type = content_type(request, request.query_params.get("_format"))
     base = server.fhir_base(request)
@@ -112,7 +130,8 @@ async def answered(
     form = prefer(request).returned or "representation"
     if form == "OperationOutcome":
         issues = (*issues, *scoped.warnings)
-        return json_answer(told(f"{record.key} was stored.", issues), media_type, status=status, headers=headers)
+        said = f"{record.key} was stored." if stored else f"{record.key} was there already; nothing was stored."
+        return json_answer(told(said, issues), media_type, status=status, headers=headers)
     if form == "minimal" or shown is None or shown.body is None:
         return Response(status_code=status, headers={**SECURITY_HEADERS, **headers})
     cut = asked(request)

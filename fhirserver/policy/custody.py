@@ -104,20 +104,23 @@ def problem(
         return Kind.CONFLICT, f"{item.key} {BELONGS}"
     if refers_freely:
         return None
-    concerned = set(item.patients)
     before = known.facts(item.key) if item.key.type == "Person" else None
-    if before is not None:
-        concerned.update(before.owners)
-    for patient in sorted(concerned):
-        key = Key("Patient", patient)
-        if known.custodian(key) not in (None, organization):
-            return Kind.CONFLICT, f"refers to {key}, which {BELONGS}"
+    if before is not None and any(_foreign(patient, known, organization) for patient in before.owners):
+        # Whom it links besides is not told, whatever is sent.
+        return Kind.CONFLICT, f"{item.key} links a Patient that {BELONGS}"
+    for patient in sorted(item.patients):
+        if _foreign(patient, known, organization):
+            return Kind.CONFLICT, f"refers to {Key('Patient', patient)}, which {BELONGS}"
     for name in item.index.supports:
         # Naming a Binary is how one comes to read it, so only what one can read already may be named.
         facts = known.facts(Key.parse(name)) if name.startswith("Binary/") else None
         if facts is not None and facts.custodian != organization and organization not in facts.parties:
             return Kind.CONFLICT, f"refers to {name}, which {BELONGS}"
     return None
+
+
+def _foreign(patient: str, known: Known, organization: str) -> bool:
+    return known.custodian(Key("Patient", patient)) not in (None, organization)
 
 
 def guards(unknown: Iterable[str], created: Mapping[str, str], organization: str) -> list[Guard]:

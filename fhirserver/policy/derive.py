@@ -11,6 +11,7 @@ from fhirserver.core.definitions import DIRECTORY_TYPES, PATIENT
 from fhirserver.core.index import UNKNOWN_OWNER, extract
 from fhirserver.core.model import Facts, Index, Key, Record, parse_facts
 from fhirserver.core.values import local
+from fhirserver.policy.principal import OPERATOR_ORGANIZATION
 from fhirserver.policy.vocabulary import disclosure
 
 THROUGH = ("Binary", "Provenance")
@@ -63,13 +64,16 @@ def facts_through(type_: str, facts: Facts, targets: Iterable[Key | None], known
     """The facts of a Provenance or a Binary with what it takes from its targets. ``known``: those that were found.
 
     A Binary is treated as its security context (R4 binary): its parties may see it, too; one that another
-    organisation holds opens nothing. That it is about a Patient is among its own facts.
+    organisation holds opens nothing. That it is about a Patient is among its own facts. Nor does a Provenance come into
+    view with what another organisation holds: anybody could then speak to that one's patients and readers.
     """
     if type_ == "Binary":
         targets = [target for target in targets if target is None or target.type != PATIENT]
         known = {key: found for key, found in known.items() if found.custodian == facts.custodian}
         parties = {*facts.parties}.union(*(found.parties for found in known.values()))
         facts = msgspec.structs.replace(facts, parties=tuple(sorted(parties)))
+    elif facts.custodian != OPERATOR_ORGANIZATION:
+        known = {key: found for key, found in known.items() if found.custodian == facts.custodian or not found.owners}
     return provenance_facts(facts, targets, known)
 
 

@@ -15,6 +15,7 @@ from fhirserver.core.model import MAX_TIME, Key
 from fhirserver.policy.audit import Detail, Disclosure, Trail
 from fhirserver.policy.charts import Chart
 from fhirserver.policy.dossier import POLICY_EPOCH, Dossiers
+from fhirserver.policy.following import resume
 from fhirserver.policy.grant import CONTEXTS, Grant, consented_grant, standing_grant
 from fhirserver.policy.integrity import Integrity
 from fhirserver.policy.items import ANY, CHANGED, Condition, Erase, Loaded, Put, must_stand_at
@@ -114,7 +115,8 @@ class Gate:
         types = principal.scopes.types(shown, contexts)
         usable = principal.scopes.types(needed, contexts) if needed else types
         if interaction in ("transaction", "batch"):
-            usable = usable.union(*(principal.scopes.types(letter, contexts) for letter in "cud"))
+            # Each entry is decided by itself; a scope for any of them will do here.
+            usable = usable.union(*(principal.scopes.types(letter, contexts) for letter in "cruds"))
         if not usable or (needed and type is not None and type not in usable):
             await self.trail(principal).deny(interaction, {"reason": "scope", "type": type or ""})
             raise Fault(Kind.FORBIDDEN, "The token's scopes do not allow this.")
@@ -153,6 +155,10 @@ class Gate:
         await asyncio.gather(self._store.high_water(), self._store.get(Key("Patient", "-")))
 
     # -- for Scoped ----------------------------------------------------------------------------------------------
+
+    async def resume(self) -> None:
+        """Finish what a server that was killed has left undone; to be done before anybody is admitted."""
+        await resume(self._store, self.clock())
 
     def trail(self, principal: Principal) -> Trail:
         """The audit trail in this caller's name."""

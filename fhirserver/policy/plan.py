@@ -8,9 +8,9 @@ import msgspec
 
 from fhirserver.core import stamp
 from fhirserver.core.index import extract
-from fhirserver.core.model import REFERENCE_TERM, Draft, Facts, Index, Key, Query, Record, parse_facts
+from fhirserver.core.model import REFERENCE_TERM, Draft, Facts, Guard, Index, Key, Query, Record, parse_facts
 from fhirserver.policy import persons
-from fhirserver.policy.consenting import superseded
+from fhirserver.policy.consenting import is_active, superseded
 from fhirserver.policy.custody import DELETIONS, Known
 from fhirserver.policy.derive import THROUGH, facts_of, facts_through, targets_of
 from fhirserver.policy.dossier import COUNTS, POLICY_EPOCH, whole
@@ -32,7 +32,8 @@ class Plan:
     ``fresh``: keys that nothing was under, or a tombstone. ``created``: Patients that it makes, with their custodians.
     ``left``: Patients that a Person no longer links, with theirs. ``unknown``: Patients it refers to that the store
     does not hold; ``absent``: those of them that a Person links: they must still be absent, since the link would count
-    otherwise. ``heal``: current versions whose facts are understood better now, without a new version.
+    otherwise. ``heal``: current versions whose facts are understood better now, without a new version. ``held``: what
+    else must hold inside the commit. ``moved``: keys that access is decided by otherwise from then on.
     """
 
     def __init__(self) -> None:
@@ -43,6 +44,8 @@ class Plan:
         self.unknown: set[str] = set()
         self.absent: set[str] = set()
         self.heal: list[tuple[Record, Facts, Index]] = []
+        self.held: list[Guard] = []
+        self.moved: set[Key] = set()
 
     @property
     def epochs(self) -> tuple[str, ...]:
@@ -62,6 +65,8 @@ class Plan:
         self.drafts.append(
             Draft(key=item.key, head=item.head, tail=item.tail, facts=facts, index=item.index, if_version=if_version)
         )
+        if record is not None and parse_facts(record.facts) != facts:
+            self.moved.add(item.key)
         if record is None:
             self.fresh.add(item.key)
             if item.key.type == "Patient":
@@ -214,15 +219,20 @@ async def _told(store: Store, record: Record, news: Mapping[str, str]) -> Draft:
 
 async def supersede(plan: Plan, store: Store, items: Iterable[Item]) -> None:
     """Make the active Consents inactive whose place these items take."""
-    consents = [item for item in items if item.key.type == "Consent" and item.index.owners]
+    consents = [item for item in items if item.key.type == "Consent" and item.index.owners and is_active(item.resource)]
     if not consents:
         return
+    looked_at = (await store.high_water()).seq
     names = sorted({owner for item in consents for owner in item.index.owners})
     existing: list[tuple[Record, bytes]] = []
     for start in range(0, len(names), TERMS_AT_ONCE):
         group = tuple(f"{REFERENCE_TERM}Patient/{name}" for name in names[start : start + TERMS_AT_ONCE])
-        async for batch in store.scan(Query(types=frozenset({"Consent"}), terms=(group,))):
+        query = Query(types=frozenset({"Consent"}), terms=(group,))
+        async for batch in store.scan(query):
             existing += [(record, await whole(store, record)) for record in batch]
+        # Two that are given at once must not both stay active: only one could be taken back.
+        since = msgspec.structs.replace(query, after=looked_at, bodies=False)
+        plan.held.append(Guard(since, 0, "Another Consent of this Patient has just come."))
     drafted = {draft.key for draft in plan.drafts}
     for item in consents:
         for record, body in superseded(item.resource, existing):

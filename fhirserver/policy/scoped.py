@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ from fhirserver.policy.charts import CLOSED, Charts, owners_of
 from fhirserver.policy.grant import Grant
 from fhirserver.policy.integrity import Checks
 from fhirserver.policy.items import CHANGED, Condition, Erase, Loaded, Put
+from fhirserver.policy.load import Loader
 from fhirserver.policy.principal import OPERATOR_ORGANIZATION, CallerClass, Principal
 from fhirserver.policy.view import MEMO, alarm
 from fhirserver.policy.vocabulary import disclosure
@@ -39,6 +41,10 @@ MOST_NAMERS = 2000
 
 LONGEST_NAME = 128
 """Characters of a refused resource's name that the audit trail keeps: any real one fits."""
+
+RENEWED_SECONDS = 0.4
+"""How long what a request was admitted by stands unasked. The rest of a request may come as slowly as a sender likes,
+and a token revoked, or a Consent withdrawn, meanwhile must not be of use any more."""
 
 SYSTEM = "system"
 """The interaction of system work, which answers for itself what it refers to."""
@@ -66,6 +72,7 @@ class Scoped(Charts):
         self._interaction = interaction
         self._types = types
         self._epoch = epoch
+        self._admitted_at = time.monotonic()
         self._patients = patients
         self._trail: Trail = gate.trail(principal)
         weighed = gate.integrity.mode != "off" and interaction != SYSTEM
@@ -145,6 +152,11 @@ class Scoped(Charts):
             await self._trail.deny(self._interaction, {"resource": str(key)[:LONGEST_NAME]})
         return forbidden() if caller in CLOSED else Fault(Kind.NOT_FOUND, f"{key} was not found.")
 
+    async def refused(self, key: Key, message: str) -> Fault:
+        """The Fault for what the caller sees and may not do; it is recorded."""
+        await self._trail.deny(self._interaction, {"resource": str(key)[:LONGEST_NAME]})
+        return Fault(Kind.FORBIDDEN, message)
+
     async def body(self, record: Record) -> AsyncIterator[bytes]:
         """The body of a record this Scoped has given, in pieces, wherever it is kept."""
         if record.body is not None:
@@ -167,12 +179,14 @@ class Scoped(Charts):
 
     async def everyone(self) -> Scoped:
         """For questions about a whole type: the grant over all patients whose Consents open something."""
+        await self._renew()
         if self.principal.caller is not CallerClass.THIRD_PARTY:
             return self
         return await self._with(None)
 
     async def about(self, patients: Collection[str], *, fresh: bool = False) -> Scoped:
         """The Scoped whose grant holds the Consents of these patients; itself, unless Consents decide."""
+        await self._renew()
         if self.principal.caller is not CallerClass.THIRD_PARTY:
             return self
         wanted = frozenset(patients)
@@ -250,6 +264,7 @@ class Scoped(Charts):
     async def still_admitted(self) -> None:
         """Nothing if the caller may go on; Fault if the token has ended or was revoked, or the grant has changed."""
         epoch = await self._gate.check(self.principal)
+        self._admitted_at = time.monotonic()
         if epoch == self._epoch and self._gate.clock() < self.grant.until:
             return
         fresh = await self._gate.grant(self.principal, self._types, self._patients, epoch)
@@ -257,6 +272,10 @@ class Scoped(Charts):
             await self._trail.deny(self._interaction, {"reason": "what the caller may see has changed"})
             raise Fault(Kind.FORBIDDEN, "What you may see has changed.")
         self.grant, self._epoch = fresh, epoch
+
+    async def _renew(self) -> None:
+        if time.monotonic() - self._admitted_at > RENEWED_SECONDS:
+            await self.still_admitted()
 
     def disclosure(
         self, *, interaction: str, patients: Collection[str] = (), detail: Detail | None = None
@@ -281,6 +300,7 @@ class Scoped(Charts):
 
     async def find(self, query: Query, limit: int = 2) -> list[Record]:
         """At most ``limit`` matches under the caller's grant, without bodies: what a condition may know."""
+        await self._renew()
         found: list[Record] = []
         async for batch in self.scan(msgspec.structs.replace(query, bodies=False, limit=limit)):
             found += batch
@@ -316,6 +336,7 @@ class Scoped(Charts):
         await self._writer().rehearse(changes)
 
     async def _must_see_what_goes(self, changes: Iterable[Put | Erase]) -> None:
+        await self._renew()
         for change in changes:
             if isinstance(change, Erase):
                 record = await self._store.get(change.key)
@@ -323,9 +344,9 @@ class Scoped(Charts):
                     raise await self._refusal(change.key, Kind.NOT_FOUND)
 
     async def load(self, puts: Sequence[Put], *, persons: bool = True, trust_consents: bool = False) -> list[Loaded]:
-        """Import ``puts``, each for itself; what has not changed is left alone. See `Writer.load`."""
+        """Import ``puts``, each for itself; what has not changed is left alone. See `Loader.load`."""
         self._must_operate()
-        return await self._writer().load(puts, persons=persons, trust_consents=trust_consents)
+        return await self._loader().load(puts, persons=persons, trust_consents=trust_consents)
 
     async def delete(self, keys: Sequence[Key]) -> list[Record]:
         """Delete all of ``keys`` or none; the tombstones in their order. See `write`."""
@@ -336,12 +357,15 @@ class Scoped(Charts):
     async def provide_persons(self, patients: Sequence[str]) -> None:
         """Make a Person for each of these Patients that no Person links."""
         self._must_operate()
-        await self._writer().provide_persons(patients)
+        await self._loader().provide_persons(patients)
 
     def _must_operate(self) -> None:
         """Importing asks for no scopes, so it is for system work alone."""
         if self.principal.caller is not CallerClass.OPERATOR:
             raise Fault(Kind.FORBIDDEN, "Only the operator may import.")
+
+    def _loader(self) -> Loader:
+        return Loader(self._store, self._trail, self.principal)
 
     def _writer(self) -> Writer:
         return Writer(self._store, self._trail, self.principal, self._interaction, self._checks)
@@ -352,7 +376,9 @@ class Scoped(Charts):
         return self._checks.warnings if self._checks else ()
 
     def _may_know(self, record: Record) -> bool:
-        return self.admits(record) or parse_facts(record.facts).custodian == self.principal.organization
+        # That a client acts for a patient, or under Consents, opens none of what its organisation holds.
+        own = parse_facts(record.facts).custodian == self.principal.organization
+        return self.admits(record) or (own and self.principal.caller not in CLOSED)
 
 
 def forbidden() -> Fault:

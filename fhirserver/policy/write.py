@@ -7,47 +7,38 @@ writer could have changed meanwhile. A writer that lost such a race plans again 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
-from typing import Literal
+from collections.abc import Collection, Iterable, Sequence
 
 from fhirserver.core.errors import Conflict, Fault, Kind
 from fhirserver.core.model import Draft, Facts, Guard, Index, Key, Record, parse_facts
 from fhirserver.policy.audit import Trail
+from fhirserver.policy.committing import ATTEMPTS, Committing
 from fhirserver.policy.custody import (
     BELONGS,
-    INTRUDED,
     Known,
     Problem,
-    absent,
-    guards,
     look_up,
-    members_of_others,
     problem,
     survey,
 )
 from fhirserver.policy.derive import THROUGH
-from fhirserver.policy.dossier import COUNTS, WIDENED
+from fhirserver.policy.dossier import WIDENED
+from fhirserver.policy.following import unmoved
 from fhirserver.policy.grant import CONTEXTS
 from fhirserver.policy.integrity import Checks
-from fhirserver.policy.items import CHANGED, Erase, Item, Loaded, Put, must_stand_at, ready, turns
+from fhirserver.policy.items import ANY, CHANGED, Erase, Item, Put, must_stand_at, ready
 from fhirserver.policy.plan import Plan, add_persons, decide_facts, supersede
-from fhirserver.policy.principal import OPERATOR_ORGANIZATION, CallerClass, Principal
+from fhirserver.policy.principal import CallerClass, Principal
+from fhirserver.policy.vocabulary import disclosure
 from fhirserver.store.port import Store
-
-__all__ = ["Erase", "Loaded", "Put", "Writer"]
-
-ATTEMPTS = 5
-"""How often a write is planned again after another writer was first."""
 
 WIDENED_MARGIN = 60_000
 """How far ahead (milliseconds) the deletion of a Consent is dated, so that no `_since` falls before its commit."""
 
-_MOST_NAMED = 100
 _KINDS_OF_UPDATE = frozenset({"patch", "$meta-add", "$meta-delete"})
-_Change = Literal["created", "updated", "unchanged"]
 
 
-class Writer:
+class Writer(Committing):
     """Writes in one caller's name, as the custodian ``principal.organization``."""
 
     def __init__(
@@ -55,13 +46,9 @@ class Writer:
     ) -> None:
         """``interaction``: what was asked for. ``checks``: of the references of what is written; None leaves them
         alone."""
+        super().__init__(store, trail, principal)
         self._interaction = interaction
-        self._store = store
         self._checks = checks
-        self._trail = trail
-        self._principal = principal
-        self._organization = principal.organization
-        self._operates = principal.caller is CallerClass.OPERATOR
         self.fresh: frozenset[Key] = frozenset()
         """Keys of what the last write stored that nothing was under before, or a tombstone."""
 
@@ -92,7 +79,12 @@ class Writer:
             try:
                 stored = await self._write(items, erased, conditions, persons=persons)
             except Conflict as conflict:
-                if conflict.message == CHANGED or attempt == ATTEMPTS - 1:
+                if conflict.message == CHANGED:
+                    raise
+                if attempt == ATTEMPTS - 1:
+                    if all(change.if_version in (None, ANY) for change in changes):
+                        # The version that another writer superseded was ours; nobody asked for it.
+                        raise Conflict("Other writers were first; try again.") from None
                     raise
             else:
                 waiting = iter(items)
@@ -105,7 +97,7 @@ class Writer:
         items = [ready(change) for change in changes if isinstance(change, Put)]
         known = await survey(self._store, items)
         for item in items:
-            await self._check(item, known)
+            await self._check(item, known, {each.key for each in items})
         erased = [change for change in changes if isinstance(change, Erase)]
         for erase in erased:
             await self._deletable(erase)
@@ -117,13 +109,16 @@ class Writer:
     async def _write(
         self, items: Sequence[Item], erased: Sequence[Erase], conditions: Sequence[Guard], *, persons: bool
     ) -> dict[Key, Record]:
+        since = (await self._store.high_water()).seq if any(item.key.type in THROUGH for item in items) else 0
         known = await survey(self._store, items)
+        together = {item.key for item in items}
         for number, item in enumerate(items):
-            await self._check(item, known)
+            await self._check(item, known, together)
             await _let_others(number)
         gone = {erase.key: await self._deletable(erase) for erase in erased}
         conditions = [*conditions, *await self._weigh(items, [key for key in gone if not gone[key].deleted])]
         plan = Plan()
+        plan.held += unmoved(items, known, since)
         for item, facts in decide_facts(items, known, self._organization, counts=True):
             plan.add(item, facts, known)
             await _let_others(len(plan.drafts))
@@ -147,6 +142,7 @@ class Writer:
         """Tombstones for these, and the Patients that are left without a Person by them."""
         live = [record for record in records if not record.deleted]
         plan.drafts += [_tombstone(record.key, record) for record in live]
+        plan.moved |= {record.key for record in live}
         deleted = {record.id for record in live if record.type == "Patient"}
         owners = {
             owner for record in live if record.type == "Person" for owner in parse_facts(record.facts).owners
@@ -159,8 +155,9 @@ class Writer:
             plan.left.pop(patient, None)
         return known
 
-    async def _check(self, item: Item, known: Known) -> None:
-        found = self._forbidden(item, known) or problem(
+    async def _check(self, item: Item, known: Known, together: Collection[Key]) -> None:
+        """Fault unless the caller may store the item; ``together``: all that is stored with it."""
+        found = self._forbidden(item, known, together) or problem(
             item,
             known,
             self._custodian_for(known),
@@ -172,38 +169,54 @@ class Writer:
             await self._refuse(item.key, found)
         must_stand_at(item.put.if_version, item.key, known.live(item.key))
 
-    def _forbidden(self, item: Item, known: Known) -> Problem | None:
+    def _forbidden(self, item: Item, known: Known, together: Collection[Key]) -> Problem | None:
         """Why the caller may not write such a resource at all, whoever holds it."""
         caller, type_ = self._principal.caller, item.key.type
         if type_ == "AuditEvent":
             return Kind.METHOD_NOT_ALLOWED, "is refused: AuditEvents are written by the server alone"
-        letter = "u" if known.live(item.key) else "c"
-        if not self._may(letter, type_):
-            return Kind.FORBIDDEN, "is refused: the token's scopes do not allow it"
         if caller is CallerClass.THIRD_PARTY:
             return Kind.FORBIDDEN, "is refused: a third party may not write"
-        if caller is CallerClass.PATIENT and not self._is_own_consent(item, known):
-            return Kind.FORBIDDEN, "is refused: a patient may write consents about itself, and nothing else"
+        letter = "u" if known.live(item.key) and self._is_own(item.key, known) else "c"
+        if not self._may(letter, type_):
+            return Kind.FORBIDDEN, "is refused: the token's scopes do not allow it"
+        if caller is CallerClass.PATIENT:
+            return self._patients_problem(item, known)
         if caller is CallerClass.MEMBER and type_ == "Person":
-            return self._person_problem(item, known)
+            return self._person_problem(item, known, together)
         return None
+
+    def _is_own(self, key: Key, known: Known) -> bool:
+        """Whether what is stored there is the caller's to change. What is not is to it as if it were not there, so
+        that no narrow scope tells whether it is."""
+        facts = known.facts(key)
+        if self._operates or facts is None:
+            return self._operates
+        if self._principal.caller is CallerClass.PATIENT:
+            return key.type == "Consent" and facts.owners == (self._principal.patient,)
+        return facts.custodian == self._organization
 
     def _may(self, letter: str, type_: str) -> bool:
         return type_ in self._principal.scopes.types(letter, CONTEXTS[self._principal.caller])
 
-    def _is_own_consent(self, item: Item, known: Known) -> bool:
+    def _patients_problem(self, item: Item, known: Known) -> Problem | None:
+        """A patient writes Consents about itself. It keeps the labels that they carry, and it names nothing that is
+        read by being named: the custodian that keeps its Consents could name all of that."""
         patient = self._principal.patient or ""
-        before = known.facts(item.key)
-        return (
-            item.key.type == "Consent"
-            and known.live(Key("Patient", patient)) is not None
-            and item.index.owners == (patient,)
-            and (before is None or before.owners == (patient,))
-        )
+        record, before = known.live(item.key), known.facts(item.key)
+        own = item.key.type == "Consent" and item.index.owners == (patient,)
+        if not own or known.live(Key("Patient", patient)) is None or (before and before.owners != (patient,)):
+            return Kind.FORBIDDEN, "is refused: a patient may write consents about itself, and nothing else"
+        if before and not set(before.labels) <= set(item.index.labels):
+            return Kind.FORBIDDEN, "is refused: labels are taken away by its custodian alone"
+        named = set(item.index.supports).difference(record.supports.split() if record else ())
+        if any(Key.parse(name).type in disclosure().through for name in named):
+            return Kind.FORBIDDEN, "is refused: a patient's consent names no Binary and no Device"
+        return None
 
-    def _person_problem(self, item: Item, known: Known) -> Problem | None:
-        """A member links only Patients that are there and its own."""
-        unknown = [name for name in item.index.owners if known.live(Key("Patient", name)) is None]
+    def _person_problem(self, item: Item, known: Known, together: Collection[Key]) -> Problem | None:
+        """A member links only Patients that are there, or come with it, and its own."""
+        keys = {name: Key("Patient", name) for name in item.index.owners}
+        unknown = [name for name, key in keys.items() if known.live(key) is None and key not in together]
         return (Kind.FORBIDDEN, f"links Patient/{unknown[0]}, which you may not see") if unknown else None
 
     def _custodian_for(self, known: Known) -> str:
@@ -217,94 +230,6 @@ class Writer:
         await self._trail.deny("write", {"resource": str(key), "reason": kind.value})
         # A plain Fault, not a Conflict: planning again would find the same.
         raise Fault(kind, f"{reason}." if reason.startswith(str(key)) else f"{key} {reason}.")
-
-    # -- each for itself -----------------------------------------------------------------------------------------
-
-    async def load(self, puts: Sequence[Put], *, persons: bool, trust_consents: bool) -> list[Loaded]:
-        """Import ``puts``: what is permitted is stored, what has not changed is left alone, the rest is rejected with
-        its reason; answers in the order of ``puts``.
-
-        ``trust_consents``: imported Consents count. Without it they are data, and one that counts is not replaced.
-        A key that comes twice is stored twice, in order.
-        """
-        items = [ready(put) for put in puts]
-        answers: dict[int, Loaded] = {}
-        for turn in turns(items):
-            part = [items[at] for at in turn]
-            answers.update(zip(turn, await self._load(part, persons, trust_consents), strict=True))
-        return [answers[at] for at in range(len(items))]
-
-    async def _load(self, items: Sequence[Item], persons: bool, trust: bool) -> list[Loaded]:
-        for attempt in range(ATTEMPTS):
-            answers, plan = await self._sort_out(items, persons, trust, careful=attempt > 0)
-            try:
-                if plan.drafts:
-                    await self._commit(plan, "import", guarded=True)
-            except Conflict as conflict:
-                if len(items) == 1 and attempt == ATTEMPTS - 1:
-                    return [Loaded(key=items[0].key, status="rejected", reason=conflict.message)]
-                continue
-            if plan.heal:
-                await self._store.reindex(plan.heal)
-            return answers
-        # One of them keeps losing; the others shall not wait for it.
-        return [answer for item in items for answer in await self._load([item], persons, trust)]
-
-    async def _sort_out(
-        self, items: Sequence[Item], persons: bool, trust: bool, *, careful: bool
-    ) -> tuple[list[Loaded], Plan]:
-        """What becomes of each item as the store stands. ``careful``: a guard has failed, so look for whom."""
-        known = await survey(self._store, items)
-        rejected: dict[Key, str] = {}
-        for item in items:
-            reason = self._import_problem(item, known, trust)
-            if reason is None and careful and await self._intruded(item, known):
-                reason = INTRUDED
-            if reason is not None:
-                rejected[item.key] = reason
-        plan = Plan()
-        status: dict[Key, _Change] = {}
-        good = [item for item in items if item.key not in rejected]
-        for item, facts in decide_facts(good, known, self._organization, counts=trust):
-            status[item.key] = _settle(plan, item, facts, known)
-        stored = [item for item in good if status[item.key] != "unchanged"]
-        plan.note_unknown([item for item in stored if not self._links_freely(item)], known)
-        if persons:
-            await add_persons(plan, self._store, plan.created | plan.left, known)
-        answers = [
-            Loaded(key=item.key, status="rejected", reason=rejected[item.key])
-            if item.key in rejected
-            else Loaded(key=item.key, status=status[item.key])
-            for item in items
-        ]
-        return answers, plan
-
-    def _import_problem(self, item: Item, known: Known, trust: bool) -> str | None:
-        found = problem(
-            item,
-            known,
-            self._organization,
-            imported=True,
-            takes_over=False,
-            refers_freely=self._links_freely(item),
-        )
-        if found is not None:
-            return found[1]
-        before, record = known.facts(item.key), known.live(item.key)
-        if trust or item.key.type != "Consent" or before is None or record is None or record.digest == item.digest:
-            return None
-        return "decides access here and is not replaced by imported data" if COUNTS in before.parties else None
-
-    def _links_freely(self, item: Item) -> bool:
-        """Only the operator says that Patients of several custodians are one human."""
-        return item.key.type == "Person" and self._organization == OPERATOR_ORGANIZATION
-
-    async def _intruded(self, item: Item, known: Known) -> bool:
-        return (
-            item.key.type == "Patient"
-            and known.live(item.key) is None
-            and await self._store.count(members_of_others(item.key.id, self._organization)) > 0
-        )
 
     # -- deleting ------------------------------------------------------------------------------------------------
 
@@ -340,30 +265,6 @@ class Writer:
             stamp = entry.stamp if entry else None
             await self._store.ledger.put_if(WIDENED + owner, str(moment).encode(), stamp=stamp)
 
-    # -- committing ----------------------------------------------------------------------------------------------
-
-    async def provide_persons(self, patients: Sequence[str]) -> None:
-        """Make a Person for each of these Patients that no Person links."""
-        keys = [Key(type_, patient) for patient in patients for type_ in ("Patient", "Person")]
-        known = Known(await look_up(self._store, keys))
-        custodians = {id: known.custodian(Key("Patient", id)) for id in patients}
-        plan = Plan()
-        await add_persons(plan, self._store, {id: held for id, held in custodians.items() if held}, known)
-        if plan.drafts:
-            await self._commit(plan, "update", guarded=False)
-
-    async def _commit(
-        self, plan: Plan, interaction: str, conditions: Sequence[Guard] = (), *, guarded: bool
-    ) -> list[Record]:
-        patients = {owner for draft in plan.drafts for owner in draft.facts.owners}
-        names = [str(draft.key) for draft in plan.drafts[:_MOST_NAMED]]
-        row = self._trail.row(
-            interaction, "complete", patients=patients, detail={"count": len(plan.drafts), "resources": names}
-        )
-        held = guards(plan.unknown, plan.created, self._organization) if guarded else []
-        held += [*absent(plan.absent), *conditions]
-        return await self._store.commit(plan.drafts, held, audit=(row,), epochs=plan.epochs)
-
 
 async def _let_others(number: int) -> None:
     """Of thousands of items, stop after every fourth: others wait. A single one is not held up."""
@@ -381,25 +282,6 @@ def _name(asked: str, items: Sequence[Item], erased: Sequence[Erase], known: Kno
     if erased:
         return "delete"
     return "update" if known.live(items[0].key) else "create"
-
-
-def _settle(plan: Plan, item: Item, facts: Facts, known: Known) -> _Change:
-    """Put an imported item into the plan, unless the store has it already."""
-    record, before = known.live(item.key), known.facts(item.key)
-    if record is None or before is None:
-        plan.add(item, facts, known)
-        return "created"
-    trusted = item.key.type == "Consent" and COUNTS in before.parties and COUNTS not in facts.parties
-    if record.digest == item.digest and (facts == before or trusted):
-        return "unchanged"
-    if record.digest == item.digest and item.key.type in (*THROUGH, "Person"):
-        # The same bytes, better understood now that what they refer to is here.
-        plan.heal.append((record, facts, item.index))
-        return "unchanged"
-    if record.digest == item.digest and set(facts.parties) <= set(before.parties):
-        return "unchanged"
-    plan.add(item, facts, known)
-    return "updated"
 
 
 def _tombstone(key: Key, record: Record) -> Draft:

@@ -32,6 +32,21 @@ def clinical(bundle: dict[str, Any]) -> list[str]:
     return [name for name in names(bundle) if not name.startswith(("Consent/", "Organization/"))]
 
 
+def permit(patient: str, organization: str) -> dict[str, Any]:
+    """A Consent that opens this patient's chart to this organisation."""
+    actor = {"role": {"coding": [{"code": "IRCP"}]}, "reference": {"reference": f"Organization/{organization}"}}
+    scope = {"system": "http://terminology.hl7.org/CodeSystem/consentscope", "code": "patient-privacy"}
+    return {
+        "resourceType": "Consent",
+        "status": "active",
+        "scope": {"coding": [scope]},
+        "category": [{"text": "x"}],
+        "patient": {"reference": f"Patient/{patient}"},
+        "policy": [{"uri": "urn:x:general"}],
+        "provision": {"type": "permit", "actor": [actor]},
+    }
+
+
 async def grant(server: Served, *patients: str, org: str = "app", **how: Any) -> None:
     scoped = server.gate.system(subject="test", organization="operator", purpose="test")
     await grant_consent(scoped, patients, org, **how)
@@ -115,6 +130,20 @@ async def test_he15_access_is_the_union_over_projects_and_an_opt_out_closes_its_
 async def test_consent_given_to_one_organisation_opens_nothing_to_another(world: Served) -> None:
     await grant(world, "n")
     assert (await world.get("Patient/n/$everything", world.token("third-party", org="other"))).status_code == 403
+
+
+async def test_of_consents_given_at_once_one_stays_active(world: Served) -> None:
+    """Two that open the same would have to be taken back one by one."""
+    async with world.client(world.token("member", org="north", scope="system/*.cruds")) as client:
+        for org in ("app", "other", "third"):
+            given = permit("n", org)
+            answers = await asyncio.gather(*(client.post("Consent", json=given) for _ in range(2)))
+            assert {answer.status_code for answer in answers} == {201}
+            held = [(await client.get(f"Consent/{answer.json()['id']}")).json()["status"] for answer in answers]
+            assert sorted(held) == ["active", "inactive"]
+            withdrawn = answers[held.index("active")].json()
+            assert (await client.put(f"Consent/{withdrawn['id']}", json={**withdrawn, "status": "inactive"})).is_success
+            assert (await world.get("Patient/n", world.token("third-party", org=org))).status_code == 403
 
 
 async def test_an_expired_consent_is_a_withdrawn_one(world: Served) -> None:

@@ -68,3 +68,31 @@ async def test_head_is_admitted_and_audited_like_a_read_of_nothing(server: Serve
     assert [row.interaction for row in rows if row.outcome == "denied"] == ["read"]
     counts = {row.interaction: row.detail["count"] for row in rows if row.outcome == "complete"}
     assert (counts["read"], counts["$everything"]) == (0, 0)
+
+
+async def test_that_something_is_there_is_never_told_unaudited(server: Served) -> None:
+    """HEAD, a 304 and a conditional create in a transaction show nothing, and say that there is something."""
+    known = {"system": "urn:x", "value": "1"}
+    binary = {"resourceType": "Binary", "id": "b", "contentType": "text/plain", "data": "eA=="}
+    await load(server.gate, [patient("p", identifier=[known]), binary])
+    entry = {
+        "resource": patient("other"),
+        "request": {"method": "POST", "url": "Patient", "ifNoneExist": "identifier=urn:x|1"},
+    }
+    bundle = {"resourceType": "Bundle", "type": "transaction", "entry": [entry]}
+    kept = {"If-None-Match": 'W/"1"'}
+    async with server.client(server.token(scope="system/*.cruds", subject="asker")) as client:
+        answers = [
+            await client.head("Patient/p"),
+            await client.get("Patient/p", headers=kept),
+            await client.get("Binary/b", headers={**kept, "Accept": "text/plain"}),
+            await client.post("", json=bundle),
+        ]
+    assert [answer.status_code for answer in answers] == [200, 304, 304, 200]
+    rows = [row for row in await server.audit() if row.subject == "asker"]
+    told = [
+        (row.interaction, row.detail.get("resource") or row.detail.get("resources")) for row in rows if not row.intent
+    ]
+    assert told == [("read", "Patient/p"), ("read", "Patient/p"), ("read", "Binary/b"), ("transaction", ["Patient/p"])]
+    assert [(row.outcome, row.detail["count"]) for row in rows if row.intent] == [("complete", 0)] * 4
+    assert [row.patients for row in rows if not row.intent] == [("p",), ("p",), (), ("p",)]

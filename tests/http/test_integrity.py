@@ -176,3 +176,23 @@ async def test_off_keeps_references_as_they_are(server: Served) -> None:
         answer = await client.put("Observation/o", json=of("none"), headers={"Prefer": "return=OperationOutcome"})
         assert (answer.status_code, len(issues(answer))) == (201, 1)
         assert (await client.delete("Patient/p")).status_code == 204
+
+
+async def test_acting_for_a_patient_tells_nothing_of_the_rest_of_the_house(enforcing: Served) -> None:
+    """A hospital's own patient app is a client of the organisation that holds everybody's charts."""
+    await load(enforcing.gate, [patient("q"), encounter("other", "q")], organization="clinic")
+    given = {
+        "resourceType": "Consent",
+        "status": "inactive",
+        "scope": {"text": "x"},
+        "category": [{"text": "x"}],
+        "patient": {"reference": "Patient/p"},
+        "policyRule": {"text": "x"},
+    }
+    token = enforcing.token("patient", org="clinic", patient="p", scope="patient/*.cruds")
+    statuses = []
+    async with enforcing.client(token) as client:
+        for name in ("e", "other", "hidden", "none"):
+            about = [{"url": "urn:x", "valueReference": {"reference": f"Encounter/{name}"}}]
+            statuses.append((await client.post("Consent", json={**given, "extension": about})).status_code)
+    assert statuses == [201, 422, 422, 422]

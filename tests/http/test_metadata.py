@@ -103,7 +103,7 @@ def test_every_operation_that_is_stated_is_answered_and_every_one_answered_is_st
     for row in ROUTES:
         if row.interaction.startswith("$"):
             for type_ in row.types() or {""}:
-                assert (type_, row.interaction[1:]) in told, (type_, row)
+                assert ((type_, row.interaction[1:]) in told) != refused(row.interaction, type_), (type_, row)
 
 
 def test_definitions_of_operations_are_those_of_r4_or_are_served_here() -> None:
@@ -190,7 +190,13 @@ async def test_what_is_refused_of_single_types_is_really_refused(server: Served)
                 method, path = REQUESTS[code]
                 more = {"headers": headers} if code == "patch" else {}
                 answer = await client.request(method, path.format(type=type_), json=body[code], **more)
-                assert answer.status_code == (404 if code == "delete" else 405), (type_, code)
+                assert answer.status_code == 405, (type_, code)
+                offered = await client.options(path.format(type=type_))
+                assert answer.headers["allow"] == offered.headers["allow"], (type_, code)
+                assert method not in offered.headers["allow"].split(", "), (type_, code)
+            for name in ("$meta-add", "$meta-delete"):
+                answer = await client.post(f"{type_}/x/{name}", json={"resourceType": "Parameters"})
+                assert ("no such path" in answer.text) == refused(name, type_), (type_, name)
 
 
 SAMPLES = {"date": "2026", "number": "1", "quantity": "1", "special": "1|1", "token": "true"}

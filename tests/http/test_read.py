@@ -29,6 +29,7 @@ async def test_a_copy_that_is_still_good_is_a_304(server: Served) -> None:
     for headers in (
         {"If-None-Match": first.headers["etag"]},
         {"If-None-Match": '"x", ' + first.headers["etag"]},
+        {"If-None-Match": first.headers["etag"].removeprefix("W/")},
         {"If-Modified-Since": first.headers["last-modified"]},
     ):
         again = await server.get("Practitioner/dr", headers=headers)
@@ -37,6 +38,23 @@ async def test_a_copy_that_is_still_good_is_a_304(server: Served) -> None:
     await load(server.gate, [practitioner("dr", gender="female")])
     changed = await server.get("Practitioner/dr", headers={"If-None-Match": first.headers["etag"]})
     assert (changed.status_code, changed.headers["etag"]) == (200, 'W/"2"')
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "",
+        "yesterday",
+        "Mon, 31 Feb 2035 00:00:00 GMT",
+        "Mon, 01 Jan 99999999999 00:00:00 GMT",
+        "Mon, 01 Jan 2035 00:00:00 +99999999999999999999",
+        "Mon, 01 Jan 2035 00:00:00 +9999",
+    ],
+)
+async def test_what_is_no_date_is_no_condition(server: Served, moment: str) -> None:
+    await load(server.gate, [practitioner("dr")])
+    answer = await server.get("Practitioner/dr", headers={"If-Modified-Since": moment})
+    assert (answer.status_code, answer.json()["id"]) == (200, "dr")
 
 
 async def test_vread_gives_each_version(server: Served) -> None:

@@ -134,6 +134,46 @@ async def test_a_conditional_create_and_update_do_not_tell_of_what_is_closed(fil
             assert (again.status_code, again.json()["id"]) == (200, made.json()["id"])
 
 
+@pytest.mark.parametrize("caller", ["third-party", "patient", "member"])
+@pytest.mark.parametrize("letters", ["u", "c", "rs", "rus"])
+async def test_no_narrow_scope_tells_what_there_is_by_how_a_write_is_refused(
+    filled: Served, caller: str, letters: str
+) -> None:
+    """A write needs another letter for what is there than for what is not; for what is not the caller's it is one."""
+    token = filled.token(
+        caller,
+        org="clinic",
+        scope=f"{'system' if caller == 'member' else 'patient'}/*.{letters}",
+        patient="open" if caller == "patient" else None,
+    )
+    consent = {
+        "resourceType": "Consent",
+        "status": "active",
+        "scope": {"text": "x"},
+        "category": [{"text": "x"}],
+        "patient": {"reference": "Patient/closed"},
+        "policyRule": {"text": "x"},
+    }
+    async with filled.client(filled.token(scope=FULL)) as operator:
+        for id in ("closed", "deleted"):
+            await load(filled.gate, [{**consent, "id": id}], organization="other")
+        await operator.delete("Consent/deleted", headers={"Authorization": f"Bearer {filled.token(scope=FULL)}"})
+    sent: tuple[dict[str, Any], ...] = (observation("x", "open"), {**consent, "patient": {"reference": "Patient/open"}})
+    async with filled.client(token) as client:
+        for resource in sent:
+            answers = {}
+            for id in ("closed", "deleted", "never"):
+                body, url = {**resource, "id": id}, f"{resource['resourceType']}/{id}"
+                entry = {"resource": body, "request": {"method": "PUT", "url": url}}
+                bundle = {"resourceType": "Bundle", "type": "transaction", "entry": [entry]}
+                given = (await client.put(url, json=body), await client.post("", json=bundle))
+                answers[id] = [(answer.status_code, answer.text.replace(url, "…")) for answer in given]
+            assert answers["closed"] == answers["deleted"]
+            if letters != "c":  # whoever may create has to be told that an id is taken
+                assert answers["closed"] == answers["never"]
+                assert {status for status, _ in answers["never"]} == {403}
+
+
 async def test_an_id_in_use_is_refused_by_the_one_sentence_that_has_to_be_said(filled: Served) -> None:
     async with filled.client(filled.token("member", org="clinic", scope=FULL)) as client:
         for id in ("closed", "deleted"):

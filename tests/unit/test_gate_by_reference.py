@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from fhirserver.core.model import Key
-from fhirserver.policy.gate import Scoped
-from tests.admitted import JSON, World, consent, marks, observation, patient, status_of
+import asyncio
+
+import pytest
+
+from fhirserver.core.errors import Fault
+from fhirserver.core.model import Key, Query
+from fhirserver.policy import following
+from fhirserver.policy.gate import Condition, Scoped
+from tests.admitted import JSON, World, consent, marks, observation, patient, put, status_of
 from tests.hospitals import binary, two_hospitals_and_a_human
 
 w = two_hospitals_and_a_human
@@ -86,6 +92,114 @@ async def test_a_provenance_is_open_only_through_all_its_targets(w: World) -> No
         "unchanged",
     ]
     assert await status_of(scoped, "Provenance/lost") == 200, "understood once its target is there"
+
+
+async def test_what_speaks_through_a_resource_follows_it(w: World) -> None:
+    """A Binary and a Provenance hide what their context and target hide, whenever that came about."""
+    north, about = await w.writer("north"), {"reference": "Observation/x"}
+    spoken = {
+        "resourceType": "Provenance",
+        "id": "p",
+        "target": [{"reference": "Binary/b"}],
+        "recorded": "2027-01-01T00:00:00Z",
+        "agent": [{"who": {"display": "anybody"}}],
+    }
+    await w.load("north", patient("m"))
+    await w.consent(consent("c", "n"))
+    for change in ("label", "label by import", "move", "deletion"):
+        await north.write([put(observation("x", "n"))])
+        await north.write([put(binary("b", securityContext=about)), put(spoken)])
+        scoped = await w.caller("third-party", "reader")
+        keys = ("Observation/x", "Binary/b", "Provenance/p")
+        assert [await status_of(scoped, key) for key in keys] == [200] * 3, change
+        if change == "label":
+            await north.write([put(observation("x", "n", "R", "HIV"))])
+        elif change == "label by import":
+            await w.load("north", observation("x", "n", "R", "HIV"))
+        elif change == "move":
+            await north.write([put(observation("x", "m"))])
+        else:
+            await north.delete([Key("Observation", "x")])
+        assert [await status_of(scoped, key) for key in keys] == [403] * 3, change
+        assert await status_of(await w.caller("member", "north"), "Binary/b") == 200, "its custodian's it stays"
+    own = await w.caller("patient", "north", patient="m")
+    assert await status_of(own, "Binary/b") == 403
+    assert [sentence async for sentence in w.gate.upkeep(subject="test").verify()] == []
+
+
+async def test_what_speaks_through_a_resource_is_not_outrun_by_it(w: World) -> None:
+    north = await w.writer("north")
+    await w.consent(consent("c", "n"))
+    await north.write([put(observation(f"x{at}", "n")) for at in range(30)])
+    for at in range(30):
+        stored = north.write([put(binary(f"b{at}", securityContext={"reference": f"Observation/x{at}"}))])
+        hidden = (
+            north.write([put(observation(f"x{at}", "n", "R", "HIV"))])
+            if at % 2
+            else north.delete([Key("Observation", f"x{at}")])
+        )
+        await asyncio.gather(stored, hidden)
+    scoped = await w.caller("third-party", "reader")
+    assert {await status_of(scoped, f"Binary/b{at}") for at in range(30)} == {403}
+
+
+async def test_what_a_killed_server_has_left_to_follow_follows_when_the_next_one_starts(
+    w: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    async def killed(*_: object) -> None:
+        raise Killed
+
+    async def announced() -> int:
+        return len([name async for name, _ in w.store.ledger.scan(following.ANNOUNCED)])
+
+    north = await w.writer("north")
+    await w.consent(consent("c", "n"))
+    about = binary("b", securityContext={"reference": "Observation/x"})
+    await north.write([put(observation("x", "n")), put(observation("alone", "n")), put(about)])
+    with monkeypatch.context() as patched:
+        patched.setattr(following, "follow", killed)
+        with pytest.raises(Killed):
+            await north.write([put(observation("x", "n", "R", "HIV"))])
+    reader = await w.caller("third-party", "reader")
+    assert [await status_of(reader, key) for key in ("Observation/x", "Binary/b")] == [403, 200]
+    await w.gate.resume()
+    assert await status_of(reader, "Binary/b") == 403
+    assert await announced() == 1, "another server may be at it"
+    w.now += following.PATIENCE + 1
+    await w.gate.resume()
+    assert await announced() == 0
+    for refused in (put(observation("x", "n"), if_version=9), put(observation("x", "n"))):
+        with pytest.raises(Fault):
+            await north.write([refused], conditions=[Condition(Query(keys=(Key("Patient", "n"),)), 7)])
+    await north.write([put(observation("alone", "n", "R", "HIV"))])
+    await north.write([put(observation("x", "n"))])
+    assert await announced() == 0
+
+
+async def test_a_provenance_does_not_reach_anothers_patients_through_what_that_one_holds(w: World) -> None:
+    def provenance(id: str, *targets: str) -> JSON:
+        return {
+            "resourceType": "Provenance",
+            "id": id,
+            "target": [{"reference": each} for each in targets],
+            "recorded": "2027-01-01T00:00:00Z",
+            "agent": [{"who": {"display": "anybody"}}],
+        }
+
+    strange, own = provenance("strange", "Observation/s1"), provenance("own", "Observation/n1", "Practitioner/dr")
+    await (await w.writer("north")).write([put(strange), put(own)])
+    assert await w.load("north", provenance("imported", "Observation/s1")) == ["created"]
+    assert await w.load("operator", provenance("operators", "Observation/s1")) == ["created"]
+    await w.consent(consent("c", "s"))
+    for caller, org, more in (("patient", "south", {"patient": "s"}), ("third-party", "reader", {})):
+        scoped = await w.caller(caller, org, **more)
+        answers = [await status_of(scoped, f"Provenance/{id}") for id in ("strange", "imported", "operators")]
+        assert answers == [403, 403, 200], caller
+    assert await status_of(await w.caller("patient", "north", patient="n"), "Provenance/own") == 200
+    assert await status_of(await w.caller("member", "north"), "Provenance/strange") == 200, "its writer's it is"
 
 
 async def test_supporting_resources_are_never_about_somebody_else(w: World) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from fhirserver.core.errors import Kind
+import pytest
+
+from fhirserver.core.errors import Fault, Kind
 from fhirserver.core.model import Key, Query, parse_facts
 from fhirserver.policy import persons
 from tests.admitted import World, content, patient, person, put, seen, status_of
@@ -93,6 +95,29 @@ async def test_only_the_operator_links_patients_of_several_custodians(w: World) 
         "rejected: refers to Patient/s, which belongs to another organisation"
     ]
     assert await w.load("operator", person("ours", "n", "s")) == ["created"]
+
+
+async def test_a_member_links_patients_that_come_with_the_person(w: World) -> None:
+    north = await w.writer("north")
+    await north.rehearse([put(person("both", "new", "n")), put(patient("new"))])
+    assert await north.write([put(person("both", "new", "n")), put(patient("new"))])
+    assert (await facts_of(w, "Person/both")).owners == ("n", "new")
+    found = await (await w.caller("operator", "operator", interaction="search-system")).everyone()
+    assert "Person/new" not in await seen(found), "the one it came with is its Person"
+    assert await refusal(north.write([put(person("more", "absent", "n")), put(patient("fresh"))])) is Kind.FORBIDDEN
+
+
+async def test_a_refused_change_of_a_person_does_not_name_whom_it_links_besides(w: World) -> None:
+    north = await w.writer("north")
+    await north.write([put(person("mine", "n"))])
+    await (await w.writer("operator", "operator")).write([put(person("mine", "n", "s"))])
+    told = set()
+    for links in (("n",), (), ("n", "s")):
+        for attempt in (north.write, north.rehearse):
+            with pytest.raises(Fault) as refused:
+                await attempt([put(person("mine", *links))])
+            told.add((refused.value.kind, refused.value.message))
+    assert told == {(Kind.CONFLICT, "Person/mine links a Patient that belongs to another organisation.")}
 
 
 async def test_linking_and_unlinking_by_command(w: World) -> None:

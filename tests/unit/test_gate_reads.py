@@ -70,6 +70,9 @@ async def test_scopes_that_do_not_fit_the_class_allow_nothing(w: World, caller: 
         ("system/Observation.u", "patch", "Observation", True),
         ("system/Observation.d", "delete", "Observation", True),
         ("system/Observation.d", "transaction", None, True),
+        ("system/Observation.r", "transaction", None, True),
+        ("system/Observation.s", "batch", None, True),
+        ("launch openid", "batch", None, False),
         ("system/Observation.r", "anything-new", "Observation", False),
     ],
 )

@@ -6,7 +6,7 @@ from fhirserver.core.errors import Kind
 from fhirserver.core.model import Key
 from fhirserver.policy.gate import Scoped
 from tests.admitted import JSON, World, condition, consent, observation, patient, person, put, status_of
-from tests.hospitals import facts_of, refusal, two_hospitals
+from tests.hospitals import binary, facts_of, refusal, two_hospitals
 
 w = two_hospitals
 
@@ -58,6 +58,34 @@ async def test_a_patient_writes_consents_about_itself_and_nothing_else(w: World)
     await w.consent(consent("theirs", "s"))
     assert await refusal(own.write([put(consent("theirs", "n"))])) is Kind.FORBIDDEN
     assert await refusal(own.delete([Key("Consent", "theirs")])) is Kind.FORBIDDEN
+
+
+async def test_a_patients_consent_does_not_open_what_is_read_by_being_named(w: World) -> None:
+    """It is kept by the custodian, whose resources open the Binaries that they name."""
+    await w.load("north", binary("secret"), {"resourceType": "Device", "id": "pump"})
+    own = await w.writer("elsewhere", "patient", patient="n")
+    named: tuple[JSON, ...] = (
+        {"sourceAttachment": {"url": "Binary/secret"}},
+        {"extension": [{"url": "urn:x", "valueReference": {"reference": "Device/pump"}}]},
+        {"sourceAttachment": {"url": "Binary/yet-to-come"}},
+    )
+    for more in named:
+        assert await refusal(own.write([put({**consent("c", "n"), **more})])) is Kind.FORBIDDEN
+    scanned = {**consent("c", "n"), **named[0]}
+    await (await w.writer("north")).write([put(scanned)])
+    assert await own.write([put({**scanned, "status": "inactive"})]), "what its custodian named may stay"
+    assert await refusal(own.write([put({**scanned, **named[1]})])) is Kind.FORBIDDEN
+
+
+async def test_labels_are_taken_from_a_patients_consent_by_its_custodian_alone(w: World) -> None:
+    north, own = await w.writer("north"), await w.writer("elsewhere", "patient", patient="n")
+    labelled = {**consent("c", "n"), "meta": observation("x", "n", "R", "HIV")["meta"]}
+    await north.write([put(labelled)])
+    assert await own.write([put({**labelled, "status": "inactive"})])
+    assert await refusal(own.write([put(consent("c", "n"))])) is Kind.FORBIDDEN
+    await own.delete([Key("Consent", "c")])
+    assert await refusal(own.write([put(consent("c", "n"))])) is Kind.FORBIDDEN, "nor by way of its deletion"
+    assert await north.write([put(consent("c", "n"))])
 
 
 async def test_audit_events_are_written_by_the_server_alone(w: World) -> None:

@@ -109,3 +109,10 @@ def test_attachment_urls_and_narrative_links_follow_but_not_identifiers_or_the_o
     assert found["extension"][1]["valueUri"] == "urn:uuid:b"
     assert found["text"]["div"] == "<div><a href=\"Binary/1\">x</a><img src='Binary/1'/> urn:uuid:a</div>"
     assert (found["url"], found["identifier"]) == (resource["url"], resource["identifier"])
+
+
+def test_a_member_by_an_escaped_name_is_the_same_member() -> None:
+    raw = rb'{"re\u0066erence":"urn:uuid:1","div":"\"re\u0066erence\": x","n":1.0}'
+    assert refer(raw, {"urn:uuid:1": "Patient/1"}.get) == (
+        rb'{"reference":"Patient/1","div":"\"re\u0066erence\": x","n":1.0}'
+    )

@@ -15,7 +15,7 @@ from fhirserver.core.jsontree import Node
 from fhirserver.core.locate import Locator
 from fhirserver.core.patch import fhirpath_patch, json_patch
 from tests.shared import shared
-from tests.unit.test_fhirpatch import operation, parameters
+from tests.unit.patching import operation, parameters
 
 MOST = 200_000
 """Bytes of the examples looked at; the few larger ones are lists of the same again."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from fhirserver.core.invariants.rule import (
     Json,
     Make,
+    absolute,
     apart,
     below,
     by_names,
@@ -57,14 +58,33 @@ def _cpb_3(statement: Json) -> list[str]:
     return [f"{place}.endpoint" for place, each in below(statement, "messaging") if "endpoint" in each]
 
 
-def _codes(system: Json) -> Iterator[tuple[str, str]]:
-    """Every code of a CodeSystem at any depth, with its place, in document order."""
+def _concepts(system: Json) -> Iterator[tuple[str, Json]]:
+    """Every concept of a CodeSystem at any depth, with its place, in document order."""
     pending = list(below(system, "concept"))[::-1]
     while pending:
         place, concept = pending.pop()
-        if code := text(concept, "code"):
-            yield f"{place}.code", code
+        yield place, concept
         pending += [(f"{place}.{inner}", each) for inner, each in below(concept, "concept")][::-1]
+
+
+def _codes(system: Json) -> Iterator[tuple[str, str]]:
+    return ((f"{place}.code", code) for place, concept in _concepts(system) if (code := text(concept, "code")))
+
+
+def _mistyped(system: Json) -> list[str]:
+    """The values of concepts' properties that are of another type than their property is declared with."""
+    types: dict[str, set[str]] = {}
+    for _, declared in below(system, "property"):
+        if type_ := text(declared, "type"):
+            types.setdefault(text(declared, "code"), set()).add(f"value{type_[0].upper()}{type_[1:]}")
+    return [
+        f"{place}.{inner}.{name}"
+        for place, concept in _concepts(system)
+        for inner, each in below(concept, "property")
+        if (known := types.get(text(each, "code")))
+        for name in each
+        if name.startswith("value") and name not in known
+    ]
 
 
 def _ig_1(definition: Json) -> list[str]:
@@ -124,7 +144,22 @@ RULES: dict[str, tuple[Make, ...]] = {
     ),
     "CapabilityStatement.rest": (_distinct("cpb-9", "resource", by=("type",)),),
     "CapabilityStatement.rest.resource": (_distinct("cpb-12", "searchParam", by=("name",)),),
-    "CodeSystem": (check("csd-1", lambda system: repeated(_codes(system)), "concept"),),
+    "CodeSystem": (
+        check("csd-1", lambda system: repeated(_codes(system)), "concept"),
+        check(
+            "property-type",  # CodeSystem.property.type: "the type of the property value"
+            _mistyped,
+            *("property", "concept"),
+            says="the property is declared with another type",
+        ),
+        check(
+            "supplement",  # CodeSystem.supplements is that of a "code system supplement"; the other contents are not
+            lambda system: system.get("content", "supplement") != "supplement",
+            "supplements",
+            where="content",
+            says="what supplements a code system has the content supplement",
+        ),
+    ),
     "ConceptMap.group.element.target": (
         check(
             "cmd-1",
@@ -165,13 +200,7 @@ RULES: dict[str, tuple[Make, ...]] = {
         some("vsd-1", "valueSet", "system"),
         by_names("vsd-2", "concept", "filter", "system", broken=lambda *there: any(there[:2]) and not there[2]),
         apart("vsd-3", "concept", "filter"),
-        check(
-            "absolute",  # the definition of the element: "an absolute URI which is the code system"
-            lambda include: bool(system := text(include, "system")) and ":" not in system,
-            "system",
-            where="system",
-            says="must be an absolute URI",
-        ),
+        absolute("system"),
     ),
     "ValueSet.expansion.contains": (
         some("vsd-6", "code", "display"),

@@ -45,6 +45,13 @@ def _below(name: str, least: float) -> Make:
     )
 
 
+def _wrong_size(attachment: Json) -> bool:
+    data, size = "".join(text(attachment, "data").split()), number(attachment, "size")
+    if not data or size is None or len(data) % 4:
+        return False  # nothing to compare, or no base64
+    return size != len(data) // 4 * 3 - len(data[-2:]) + len(data[-2:].rstrip("="))
+
+
 def _rng_2(range_: Json) -> bool:
     low, high = range_.get("low"), range_.get("high")
     if not isinstance(low, dict) or not isinstance(high, dict):
@@ -136,7 +143,16 @@ RULES: dict[str, tuple[Make, ...]] = {
         by_names("rat-1", "numerator", "denominator", broken=lambda numerator, denominator: numerator != denominator),
         some("rat-1", "numerator", "denominator", "extension"),
     ),
-    "Attachment": (needs("att-1", "data", "contentType"),),
+    "Attachment": (
+        needs("att-1", "data", "contentType"),
+        check(
+            "size",  # Attachment.size: "the number of bytes of data that make up this attachment"
+            _wrong_size,
+            *("data", "size"),
+            where="size",
+            says="is not the number of bytes of the data",
+        ),
+    ),
     "ContactPoint": (needs("cpt-2", "value", "system"),),
     "Expression": (some("exp-1", "expression", "reference"),),
     "DataRequirement.codeFilter": (one("drq-1", "path", "searchParam"),),

@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from fhirserver.core.lexical import is_absolute
+
 Json = Mapping[str, Any]
 Members = Mapping[str, frozenset[str]]
 """element name -> the JSON members that are its presence: ``value`` -> ``valueString``, ``_valueString``, …"""
@@ -104,6 +106,17 @@ def check(key: str, broken: Callable[[Json], Verdict], *when: str, where: str = 
         return Rule(key, broken, tuple(members[name] for name in when), False, where, says)
 
     return make
+
+
+def absolute(name: str) -> Make:
+    """The URI at ``name`` is an absolute one, as the definition of that element says."""
+    return check(
+        "absolute",
+        lambda element: bool(uri := text(element, name)) and not is_absolute(uri),
+        name,
+        where=name,
+        says="must be an absolute URI",
+    )
 
 
 def has(element: Json, name: str) -> bool:

@@ -6,6 +6,7 @@ from fhirserver.core.invariants.datatypes import later
 from fhirserver.core.invariants.rule import (
     Json,
     Make,
+    absolute,
     apart,
     below,
     by_names,
@@ -71,6 +72,13 @@ def _bdl_7(bundle: Json) -> list[str]:
     )
 
 
+def _no_outcome(entry: Json) -> bool:
+    search, resource = entry.get("search"), entry.get("resource")
+    if not isinstance(search, dict) or not isinstance(resource, dict):
+        return False
+    return search.get("mode") == "outcome" and resource.get("resourceType") != "OperationOutcome"
+
+
 def _begins_with(bundle: Json, type_: str) -> bool:
     entries = bundle.get("entry")
     first = entries[0] if isinstance(entries, list) and entries else None
@@ -124,6 +132,14 @@ RULES: dict[str, tuple[Make, ...]] = {
     "Bundle.entry": (
         some("bdl-5", "resource", "request", "response"),
         check("bdl-8", lambda entry: "/_history/" in text(entry, "fullUrl"), "fullUrl", where="fullUrl"),
+        absolute("fullUrl"),
+        check(
+            "outcome",  # the code's definition: "an OperationOutcome that provides additional information"
+            _no_outcome,
+            *("search", "resource"),
+            where="search.mode",
+            says="only an OperationOutcome has the mode outcome",
+        ),
     ),
     "Consent": (
         some("ppc-1", "policy", "policyRule"),
