@@ -182,10 +182,10 @@ class _Parser:
         step = step_of(found.types, name)
         if bare == "_has":
             found.links.append(self._reverse(found.types, name, value, label, depth))
-        elif step.rest:
-            found.links.append(self._chain(found.types, name, value, label, depth))
         elif bare == "_list":
             self._list(found, label, modifier, value)
+        elif step.rest:
+            found.links.append(self._chain(found.types, name, value, label, depth))
         elif bare == "_id":
             self._ids(found, label, modifier, value)
         elif bare == "_lastUpdated":

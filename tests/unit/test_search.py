@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fhirserver.core.criteria import AllOf, AnyOf, Has, Not, Present, Text, Written
 from fhirserver.core.definitions import RESOURCE_TYPES, SearchParameter, search_parameters
+from fhirserver.core.errors import Fault, Kind
 from fhirserver.core.model import Key
 from fhirserver.core.search import MAX_GROUPS, MAX_VALUES, Order
 from fhirserver.core.searchlinks import is_sortable
@@ -216,3 +219,59 @@ def _token_for(type_: str, name: str, value: str) -> str:
 def test_there_are_so_many_parameters() -> None:
     by_id = {parameter.id for type_ in RESOURCE_TYPES for parameter in search_parameters(type_).values()}
     assert len(by_id) >= 1_375
+
+
+# --- whatever is asked
+
+MODIFIERS = ["", ":", ":missing", ":exact", ":contains", ":not", ":text", ":in", ":not-in", ":above", ":below"]
+ENDINGS = [*MODIFIERS, ":of-type", ":identifier", ":Patient", ".name", ":Patient.birthdate", "._id", ".", ":iterate"]
+TYPES = ["Patient", "Observation", "Location", "ValueSet", "MolecularSequence", "DocumentReference", "Group", "Bundle"]
+
+
+@st.composite
+def parameters(draw: st.DrawFn) -> tuple[str, str, str]:
+    type_ = draw(st.sampled_from(TYPES))
+    codes = [
+        *search_parameters(type_),
+        "_list",
+        "_sort",
+        "_include",
+        "_revinclude",
+        "_has",
+        "_has:Observation:subject:",
+    ]
+    name = draw(st.sampled_from(codes)) + draw(st.sampled_from(ENDINGS))
+    pieces = [
+        ",",
+        "|",
+        "$",
+        "\\",
+        "/",
+        "-",
+        ".",
+        ":",
+        "1",
+        "2020",
+        "e",
+        "T10:00",
+        "ge",
+        "ap",
+        "true",
+        "Patient",
+        "a",
+        "é",
+    ]
+    value = "".join(draw(st.lists(st.sampled_from(pieces) | st.characters(), max_size=8)))
+    return type_, name, value
+
+
+@given(parameters())
+def test_it_is_understood_or_refused_by_name(parameter: tuple[str, str, str]) -> None:
+    type_, name, value = parameter
+    try:
+        search = asked(type_, (name, value))
+    except Fault as fault:
+        assert fault.kind is Kind.BAD_REQUEST  # noqa: PT017
+        assert fault.issues[0].expression.partition(":")[0] == name.partition(":")[0]  # noqa: PT017
+    else:
+        assert (search.applied or search.unknown) == (((name, value),) if search.applied else (name,))
