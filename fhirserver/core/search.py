@@ -34,6 +34,8 @@ MAX_GROUPS = 20
 """Parameters of one search that choose resources, and as many that order and include."""
 MAX_VALUES = 500
 """Their values, those within chains included."""
+MAX_WORK = 10_000
+"""Values of one parameter times the types searched: what is worked out between two turns of the event loop."""
 MAX_DEPTH = 5
 """Steps of a chain."""
 MOST_POINTS = 2 * MAX_DEPTH
@@ -214,6 +216,8 @@ class _Parser:
 
     def _filter(self, found: _Found, label: str, code: str, modifier: str, value: str) -> None:
         values = self._alternatives(label, value)
+        if len(values) * len(found.types) > MAX_WORK:
+            raise refused(label, "asks for too many values at once")
         each = [Asked(label, type_, search_parameters(type_)[code], self.now, self.sets) for type_ in found.types]
         asked = criterion(each[0], modifier, values) if len(each) == 1 else _of_all(each, modifier, values)
         if isinstance(asked, AnyOf) and len(asked.of) > MAX_VALUES:

@@ -10,7 +10,7 @@ from fhirserver.core.criteria import AllOf, AnyOf, Has, Not, Present, Text, Writ
 from fhirserver.core.definitions import RESOURCE_TYPES, SearchParameter, search_parameters
 from fhirserver.core.errors import Fault, Kind
 from fhirserver.core.model import Key
-from fhirserver.core.search import MAX_GROUPS, MAX_VALUES, Order
+from fhirserver.core.search import MAX_GROUPS, MAX_VALUES, MAX_WORK, Order
 from fhirserver.core.searchlinks import is_sortable
 from tests.asked import asked, refusal
 
@@ -112,6 +112,13 @@ def test_so_many_values_and_no_more() -> None:
     assert len(asked("Patient", ("gender", ",".join(map(str, range(MAX_VALUES))))).terms[0]) == MAX_VALUES
     assert "too many" in refusal("Patient", ("gender", ",".join(map(str, range(MAX_VALUES + 1))))).message
     assert "too many" in refusal("Patient", *[("gender", ",".join(map(str, range(300))))] * 2).message
+
+
+def test_so_many_values_over_all_types_and_no_more() -> None:
+    types = sorted(RESOURCE_TYPES)
+    most = MAX_WORK // len(types)
+    assert len(asked(types, ("_tag", ",".join(map(str, range(most))))).terms[0]) == most * len(types)
+    assert "too many" in refusal(types, ("_tag", ",".join(map(str, range(most + 1))))).message
 
 
 def test_a_long_disjunction_is_refused() -> None:
