@@ -379,9 +379,10 @@ async def test_rows_of_a_commit_stand_where_it_stands(url: str, clock: Clock) ->
 async def test_what_a_killed_server_has_only_begun_is_finished(
     url: str, clock: Clock, database: Database[Document], caplog: pytest.LogCaptureFixture
 ) -> None:
+    marker = {"_id": "store", "application": "fhirserver", "schema": schema.SCHEMA_VERSION}
     for begun in (
         lambda: database.create_collection("store"),
-        lambda: database.store.insert_one({"_id": "store", "application": "fhirserver", "schema": schema.SCHEMA_VERSION}),
+        lambda: database.store.insert_one(marker),
     ):
         begun()
         async with started(url, clock) as store:
