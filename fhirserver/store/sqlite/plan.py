@@ -175,8 +175,9 @@ class Regions:
             arms = self._merged(self._ways[used[0]].terms, region, answered, probed=probed)
         else:
             text, values = every([self._ways[at] for at in used]).select(str(region), after, upto)
-            conditions, chart = (LIVE, f"x.seq IN ({text})"), _CHART in places
-            arms = (asked.arm("current x", conditions, values, chart=chart, answered=answered, probed=probed),)
+            # By its own choice SQLite walks through the type and asks of each whether it is among them.
+            source, conditions, chart = "current x NOT INDEXED", (LIVE, f"x.seq IN ({text})"), _CHART in places
+            arms = (asked.arm(source, conditions, values, chart=chart, answered=answered, probed=probed),)
         return Piece(arms, after, upto, tests)
 
     def _merged(

@@ -131,6 +131,11 @@ class Scan:
     def short(self) -> bool:
         return self._quick and not (self._query.criteria and (self._thorough or self._window > _SHORT))
 
+    @property
+    def tested(self) -> int:
+        """Candidates so far whose entries had to be unpacked."""
+        return self._sieve.tested
+
     def step(self, connection: sqlite3.Connection) -> tuple[list[Record], bool]:
         """The next records (perhaps none) and whether that was the last of them."""
         began_short = self.short
