@@ -86,12 +86,14 @@ def _walk(node: Mapping[str, Any], below: dict[str, Branch], found: Found) -> No
 def _visit(item: Any, at: int, branch: Branch, found: Found) -> None:
     for take, leaf in branch.takes:
         take(item, leaf, found)
-    if branch.mark is not None and has_value(item):
-        found.marks.add(branch.mark)
+    structured = type(item) is dict
+    mark = branch.mark
+    if mark is not None and (has_value(item) if structured else item is not None):
+        found.marks.add(mark)
     for mark in branch.aimed:
         if mark.met(item, found.resource):
             found.marks.add(mark)
-    if type(item) is dict:
+    if structured:
         for composite in branch.composites:
             take_composite(item, composite, found)
         if branch.below:

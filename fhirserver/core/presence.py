@@ -40,29 +40,31 @@ def codes(marks: frozenset[Mark]) -> tuple[str, ...]:
     return tuple(sorted({code for mark in marks for code in mark.codes}))
 
 
-def has_value(item: Any) -> bool:
-    """Whether an element (not a list of them) has a value: its own, or a child other than `id` and extensions."""
-    if type(item) is dict:
-        for name in item:  # noqa: SIM110  # the first member nearly always decides; a generator would cost twice that
-            if name not in _NO_VALUE and name[:1] != "_":  # `_name` holds the id and the extensions of a primitive
-                return True
-        return False
-    return item is not None
+def has_value(item: dict[str, Any]) -> bool:
+    """Whether an element that is no primitive has a child other than its `id` and extensions."""
+    for name in item:  # noqa: SIM110  # the first member nearly always decides; a generator would cost twice that
+        if name not in _NO_VALUE and name[:1] != "_":  # `_name` holds the id and the extensions of a primitive
+            return True
+    return False
 
 
 def _is_or_names(item: Any, resource: Any) -> str:
     """The type of an inline resource, or the one that a Reference or canonical names; empty when none is named."""
     if type(item) is not dict:
         return named_type(item) if type(item) is str else ""
-    if type(item.get("resourceType")) is str:
+    if "resourceType" in item:
         return text_of(item, "resourceType")
-    reference = text_of(item, "reference")
-    if reference.startswith("#"):
-        return contained_type(reference, resource)
-    return named_type(reference) or text_of(item, "type")
+    reference = item.get("reference")
+    if type(reference) is str:
+        named = named_type(reference)
+        if named:
+            return named
+        if reference.startswith("#"):
+            return _contained_type(reference, resource)
+    return text_of(item, "type")
 
 
-def contained_type(reference: str, resource: Any) -> str:
+def _contained_type(reference: str, resource: Any) -> str:
     """The type of the contained resource that ``#id`` names; empty when there is none."""
     contained = items(resource.get("contained")) if type(resource) is dict else []
     for inner in contained:
