@@ -15,10 +15,11 @@ from uuid import uuid4
 
 import msgspec
 
+from fhirserver.core.criteria import Has, holds
 from fhirserver.core.definitions import RESOURCE_TYPES
 from fhirserver.core.errors import Conflict, Fault, Kind
 from fhirserver.core.index import extract
-from fhirserver.core.model import Key, Query, Record
+from fhirserver.core.model import Index, Key, Query, Record
 from fhirserver.core.rewrite import refer, relative, relink
 from fhirserver.core.stamp import instant
 from fhirserver.http.bundled import Entry, Outcome, fault_of, named
@@ -52,9 +53,11 @@ class _Planned(msgspec.Struct, frozen=True, kw_only=True):
 class Changes:
     """The changes of one transaction, taken entry by entry in the order of their processing."""
 
-    def __init__(self, base: str, scoped: Scoped, *, most: int) -> None:
-        """``base``: the absolute FHIR base URL; ``most``: bytes that a patch may make of a resource."""
+    def __init__(self, base: str, scoped: Scoped, *, most: int, now: int) -> None:
+        """``base``: the absolute FHIR base URL; ``most``: bytes that a patch may make of a resource; ``now`` in
+        milliseconds since 1970."""
         self._most = most
+        self._now = now
         self._base = base
         self._scoped = scoped
         self._planned: list[_Planned] = []
@@ -90,7 +93,7 @@ class Changes:
         if condition is None:
             self._plan(_Planned(entry=entry, key=Key(type_, str(uuid4())), raw=raw, if_version=0))
             return
-        query = _criteria(entry, type_, condition, "request.ifNoneExist")
+        query = _criteria(entry, type_, condition, "request.ifNoneExist", self._now)
         first = self._unmet.get(query)
         if first is not None:  # two entries that ask for one resource mean one
             self._plan(_Planned(entry=entry, key=first.key, same_as=first.entry))
@@ -112,7 +115,7 @@ class Changes:
         given = decoded(raw, type_).resource.get("id")
         condition = there = None
         if not id_:
-            condition = _criteria(entry, type_, query, "request.url")
+            condition = _criteria(entry, type_, query, "request.url", self._now)
             if condition in self._unmet:
                 raise _same(self._unmet[condition].entry)
             there = await the_one_for(self._scoped, condition, Key(type_, given) if given else None)
@@ -131,7 +134,7 @@ class Changes:
     async def _delete(self, entry: Entry, type_: str, id_: str, query: str) -> None:
         version = if_match(entry.headers)
         if not id_:
-            condition = _criteria(entry, type_, query, "request.url")
+            condition = _criteria(entry, type_, query, "request.url", self._now)
             there = await the_one(self._scoped, condition)
             self.conditions += holding(condition, there)
             if there is None:
@@ -144,7 +147,7 @@ class Changes:
         change = patch_of(content_type, body)
         version = if_match(entry.headers)
         if not id_:
-            condition = _criteria(entry, type_, query, "request.url")
+            condition = _criteria(entry, type_, query, "request.url", self._now)
             there = await the_one(self._scoped, condition)
             if there is None:
                 raise Fault(Kind.NOT_FOUND, "The condition matches no resource.")
@@ -229,20 +232,20 @@ class Changes:
             for text in sorted(texts):
                 wanted.setdefault(text, planned.entry)
         found: dict[str, Key] = {}
-        terms: dict[str, dict[Key, frozenset[str]]] = {}
+        indexes: dict[str, dict[Key, Index]] = {}
         for text, entry in wanted.items():
             type_ = text.partition("?")[0]
             with fault_of(entry):
-                if type_ not in terms:
-                    terms[type_] = await _terms(type_, linked)
-                found[text] = await self._referred(_criteria(entry, type_, text, "resource"), terms[type_])
+                if type_ not in indexes:
+                    indexes[type_] = await _indexes(type_, linked)
+                found[text] = await self._referred(_criteria(entry, type_, text, "resource", self._now), indexes[type_])
         return found
 
-    async def _referred(self, query: Query, written: Mapping[Key, frozenset[str]]) -> Key:
+    async def _referred(self, query: Query, written: Mapping[Key, Index]) -> Key:
         """The one match: of what is there and stays as it is, and of what is ``written`` here."""
         there = await self._scoped.find(query, limit=2 + len(self._by_key))
         keys = [record.key for record in there if record.key in self._found or record.key not in self._by_key]
-        keys += [key for key, terms in written.items() if _meets(key, terms, query)]
+        keys += [key for key, index in written.items() if _meets(key, index, query, self._now)]
         if not keys:
             raise Fault(Kind.PRECONDITION_FAILED, "A conditional reference finds nothing.")
         if len(keys) > 1:
@@ -304,23 +307,24 @@ class Changes:
         )
 
 
-async def _terms(type_: str, linked: Mapping[Key, bytes]) -> dict[Key, frozenset[str]]:
+async def _indexes(type_: str, linked: Mapping[Key, bytes]) -> dict[Key, Index]:
     """What each resource of this type that is to be stored can be found by."""
-    found: dict[Key, frozenset[str]] = {}
+    found: dict[Key, Index] = {}
     for key, raw in linked.items():
         if key.type == type_:
             await asyncio.sleep(0)
-            found[key] = frozenset(extract({**decoded(raw, type_).resource, "id": key.id}).terms)
+            found[key] = extract({**decoded(raw, type_).resource, "id": key.id})
     return found
 
 
-def _meets(key: Key, terms: frozenset[str], query: Query) -> bool:
-    return (query.keys is None or key in query.keys) and all(not terms.isdisjoint(group) for group in query.terms)
+def _meets(key: Key, index: Index, query: Query, now: int) -> bool:
+    asked = (*map(Has, query.terms), *query.criteria)
+    return (query.keys is None or key in query.keys) and all(holds(each, index, now) for each in asked)
 
 
-def _criteria(entry: Entry, type_: str, text: str, where: str) -> Query:
+def _criteria(entry: Entry, type_: str, text: str, where: str, now: int) -> Query:
     try:
-        return criteria(type_, text)
+        return criteria(type_, text, now)
     except Fault as fault:
         raise Fault(fault.kind, fault.message, expression=f"{entry.place}.{where}") from None
 

@@ -6,7 +6,6 @@ held to inside the commit, so a conditional create of one identifier by two hund
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -14,77 +13,44 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from fhirserver.core.definitions import SearchParameter, search_parameters
 from fhirserver.core.errors import Conflict, Fault, Kind
 from fhirserver.core.model import Key, Query, Record
-from fhirserver.core.values import local
+from fhirserver.core.search import parse
 from fhirserver.http.negotiation import GENERAL
 from fhirserver.http.selection import TOLERATED
+from fhirserver.http.valuesets import NOTHING_KNOWN
 from fhirserver.policy.gate import ANY, CHANGED, Condition, Scoped
 
 T = TypeVar("T")
 
 ATTEMPTS = 5
-_MOST_VALUES = 100
-_COMMA = re.compile(r"(?<!\\),")
-_ESCAPED = re.compile(r"\\([,|$])")
-_EXACT = frozenset({"token", "reference", "uri"})
-"""Types of search parameters whose values are found exactly, which is what an identity can be asked for by."""
 
 
-def criteria(type_: str, text: str) -> Query:
+def criteria(type_: str, text: str, now: int) -> Query:
     """The Query of a condition such as ``identifier=urn:a|1``; with or without ``Type?`` before it.
 
-    Fault BAD_REQUEST, naming the parameter, for one that is unknown or cannot be asked for exactly, and where there is
-    none at all: an empty condition would match everything. So, too, for a value that could find nothing: a conditional
-    create would create each time.
+    Every search parameter that the index alone answers: a condition is held to inside the commit, where no chain is
+    followed and nothing read. ``now`` in milliseconds since 1970. Fault BAD_REQUEST, naming the parameter, for one
+    that is unknown or cannot be held to, and where there is none at all: an empty condition would match everything.
     """
     before, _, behind = text.partition("?")
     named_type = "?" in text and "=" not in before  # a value may have a "?" of its own
     if named_type and before.rpartition("/")[2] not in ("", type_):
         raise _bad(f"A condition on {type_} cannot ask for another type.", "")
-    query = behind if named_type else text
-    known = search_parameters(type_)
-    keys: tuple[Key, ...] | None = None
-    terms: list[tuple[str, ...]] = []
-    for name, value in parse_qsl(query, keep_blank_values=True):
-        if name in TOLERATED or name in GENERAL:
-            continue
-        if not value.strip():
-            raise _bad(f"{name[:64]} is empty.", name)
-        if name == "_id":
-            named = tuple(Key(type_, part) for part in value.split(","))
-            if not all(key.id for key in named):
-                raise _bad("_id has an empty value.", name)
-            keys = named if keys is None else tuple(key for key in keys if key in named)
-        elif name in known and known[name].type in _EXACT:
-            terms.append(tuple(term for part in _values(name, value) for term in _terms(type_, known[name], part)))
-        else:
-            raise _bad(f"The parameter {name[:64]} cannot be used in a condition.", name)
-    if keys is None and not terms:
+    pairs = parse_qsl(behind if named_type else text, keep_blank_values=True)
+    asked = [(name, value) for name, value in pairs if name not in TOLERATED and name not in GENERAL]
+    search = parse((type_,), asked, now=now, values=NOTHING_KNOWN)
+    for name in search.unknown:
+        raise _bad(f"The parameter {name[:64]} is not known here.", name)
+    if not search.applied:
         raise _bad("A condition needs at least one search parameter.", "")
-    return Query(types=frozenset({type_}), keys=keys, terms=tuple(terms), bodies=False)
-
-
-def _values(name: str, value: str) -> list[str]:
-    """What is asked for by a value, in parts between commas and without escapes (R4 search §3.1.1.4.3)."""
-    # No value holds a U+0000: it stands for an escaped backslash, which escapes nothing.
-    parts = _COMMA.split(value.replace("\\\\", "\0"))
-    values = [_ESCAPED.sub(r"\1", part).replace("\0", "\\") for part in parts]
-    if len(values) > _MOST_VALUES:
-        raise _bad(f"{name} asks for too many values at once.", name)
-    if not all(part.strip() for part in values):
-        raise _bad(f"{name} has an empty value.", name)
-    return values
-
-
-def _terms(type_: str, parameter: SearchParameter, value: str) -> list[str]:
-    if parameter.type == "token" and value.endswith("|"):
-        raise _bad(f"{parameter.code} needs a value after the system.", parameter.code)
-    if parameter.type != "reference" or "/" in value or ":" in value:
-        target = local(value) if parameter.type == "reference" else None  # a version is cut off, as in the index
-        return [f"{type_}|{parameter.code}={target.text if target else value}"]
-    return [f"{type_}|{parameter.code}={target}/{value}" for target in parameter.targets]
+    for name, value in search.applied:
+        one = parse((type_,), [(name, value)], now=now, values=NOTHING_KNOWN)
+        if one.links or one.residuals or one.lists or one.order or one.includes:
+            raise _bad(f"The parameter {name[:64]} cannot be used in a condition this way.", name)
+    if type_ == "Person" and search.criteria:  # a caller's view of a Person may lack what the index has
+        raise _bad("Persons are found in a condition by exact values alone.", search.applied[0][0])
+    return Query(types=frozenset({type_}), keys=search.keys, terms=search.terms, criteria=search.criteria, bodies=False)
 
 
 def _bad(message: str, name: str) -> Fault:
@@ -104,7 +70,7 @@ async def the_one_for(scoped: Scoped, query: Query, key: Key | None) -> Record |
 
     Fault CONFLICT where another resource, which the condition does not find, stands there: it is not to be overwritten.
     """
-    taken = [] if key is None else await scoped.find(msgspec.structs.replace(query, keys=(key,), terms=()))
+    taken = [] if key is None else await scoped.find(msgspec.structs.replace(query, keys=(key,), terms=(), criteria=()))
     there = await the_one(scoped, query)  # asked last: what was there before and matches is found
     if there is None and key is not None and taken:
         raise Fault(Kind.CONFLICT, f"{key} is there, and the condition does not find it.", expression=f"{key.type}.id")

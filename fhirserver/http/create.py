@@ -28,7 +28,7 @@ async def create(request: Request, server: Server) -> ASGIApp:
     if condition is None:
         [record] = await scoped.write([put])
         return await answered(request, server, scoped, record, created=True)
-    query = criteria(type_, condition)
+    query = criteria(type_, condition, server.clock())
 
     async def attempt() -> ASGIApp:
         there = await the_one(scoped, query)

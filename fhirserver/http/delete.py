@@ -35,7 +35,7 @@ async def delete_conditional(request: Request, server: Server) -> ASGIApp:
     """204 for no match and for one; 412 for several, unless the server is set to delete them all."""
     type_ = request.path_params["type"]
     scoped = await server.gate.admit(bearer(request), interaction="delete", type=type_)
-    query = criteria(type_, request.url.query)
+    query = criteria(type_, request.url.query, server.clock())
     version = if_match(request.headers)
     several = server.conditional_delete == "multiple"
 

@@ -55,7 +55,7 @@ async def patch(request: Request, server: Server) -> ASGIApp:
 async def patch_conditional(request: Request, server: Server) -> ASGIApp:
     """The same of the one match; 404 for none, 412 for several."""
     scoped = await _admitted(request, server)
-    query = criteria(request.path_params["type"], request.url.query)
+    query = criteria(request.path_params["type"], request.url.query, server.clock())
     asked = await _asked(request, server)
 
     async def attempt() -> ASGIApp:

@@ -90,7 +90,7 @@ async def _check(raw: bytes, parsed: Parsed) -> None:
 
 
 async def _transaction(request: Request, server: Server, scoped: Scoped, parsed: Parsed) -> list[Outcome]:
-    changes = Changes(server.fhir_base(request), scoped, most=server.max_body)
+    changes = Changes(server.fhir_base(request), scoped, most=server.max_body, now=server.clock())
     for entry in _ordered(parsed.entries):
         with fault_of(entry):
             await changes.take(entry)

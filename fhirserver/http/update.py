@@ -35,7 +35,7 @@ async def update_conditional(request: Request, server: Server) -> ASGIApp:
     type_ = request.path_params["type"]
     scoped = await server.gate.admit(bearer(request), interaction="update", type=type_)
     sent = await received(request, server, type_)
-    query = criteria(type_, request.url.query)
+    query = criteria(type_, request.url.query, server.clock())
     version = if_match(request.headers)
 
     async def attempt() -> ASGIApp:

@@ -53,6 +53,10 @@ class Sets(msgspec.Struct, frozen=True):
         return sorted(each for each in parents if code in (self.ancestors(system, each) or ()))
 
 
+NOTHING_KNOWN = Sets({}, {})
+"""No terminology at all."""
+
+
 async def value_sets(scoped: Scoped, pairs: Sequence[tuple[str, str]]) -> Sets:
     """What the modifiers among these parameters name, as far as the caller may see it."""
     sets: dict[str, tuple[Code, ...]] = {}

@@ -59,7 +59,7 @@ async def test_a_question_mark_in_a_value_is_a_part_of_the_value(server: Served)
         assert (await client.get("Practitioner/other")).headers["etag"] == 'W/"1"'
 
 
-@pytest.mark.parametrize("escaped", [r"a\,b\|c\$d\\e", r"a\,b|c$d\e"])
+@pytest.mark.parametrize("escaped", [r"a\,b\|c\$d\\e", r"a\,b\|c$d\e"])
 async def test_a_value_is_found_by_its_escaped_form(server: Served, escaped: str) -> None:
     """R4 search §3.1.1.4.3; where nothing could be mistaken, also without the escapes."""
     async with writer(server) as client:
@@ -249,3 +249,21 @@ async def test_a_patch_is_made_of_the_very_version_that_its_condition_found(serv
             assert sorted(answer.status_code for answer in answers) == [200, 404, 404, 404]
             left = (await client.get("Practitioner/a")).json()["identifier"]
             assert [each["value"] for each in left] == ["x"]
+
+
+async def test_a_condition_may_ask_for_whatever_the_index_answers(server: Served) -> None:
+    async with writer(server) as client:
+        await client.put("Patient/p", json=patient("p", birthDate="1970-05-17"))
+        for condition in (
+            "family=Family-p&birthdate=1970-05",
+            "birthdate=lt1980&gender:missing=true",
+            "name:contains=amily",
+        ):
+            there = await client.post("Patient", json=patient("x"), headers={"If-None-Exist": condition})
+            assert (there.status_code, there.json()["id"]) == (200, "p"), condition
+        made = await client.put("Patient?birthdate=gt1999", json={"resourceType": "Patient", "birthDate": "2000-01-01"})
+        assert made.status_code == 201
+        again = await client.put(
+            "Patient?birthdate=gt1999", json={"resourceType": "Patient", "birthDate": "2000-01-01"}
+        )
+        assert (again.status_code, again.json()["id"]) == (200, made.json()["id"])

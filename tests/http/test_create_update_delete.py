@@ -168,7 +168,10 @@ async def test_conditional_update_and_delete_follow_the_number_of_matches(server
         assert (await client.delete("Practitioner?identifier=urn:npi|3")).status_code == 204
 
 
-@pytest.mark.parametrize("condition", ["", "name=x", "nonsense=1", "identifier=", "birthdate=2000"])
+@pytest.mark.parametrize(
+    "condition",
+    ["", "_sort=name", "nonsense=1", "identifier=", "birthdate=soon", "general-practitioner.name=x", "_list=1"],
+)
 async def test_a_condition_that_cannot_be_understood_is_refused_by_name(server: Served, condition: str) -> None:
     async with writer(server) as client:
         answer = await client.post("Patient", json=patient("p"), headers={"If-None-Exist": condition})

@@ -37,7 +37,9 @@ def paths(row: Row) -> list[str]:
     """The row's path filled in with resources that exist; with criteria where it is conditional."""
     found = re.search(r"\{type=([\w|]+)\}", row.path)
     kinds = found[1].split("|") if found else ["Patient", "Observation"]
-    filled = re.sub(r"\{type(=[\w|]+)?\}", "{type}", row.path).replace("{version}", "1").replace("{member}", "Observation")
+    filled = (
+        re.sub(r"\{type(=[\w|]+)?\}", "{type}", row.path).replace("{version}", "1").replace("{member}", "Observation")
+    )
     if row.interaction in CONDITIONAL and "{id}" not in filled:
         filled += "?identifier=1"
     return list(dict.fromkeys(filled.replace("{type}", kind).replace("{id}", IDS[kind]) for kind in kinds))

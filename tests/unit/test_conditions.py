@@ -22,7 +22,7 @@ async def test_a_match_that_has_become_another_resource_fails_the_commit(tmp_pat
         npi = {"identifier": [{"system": "urn:npi", "value": "1"}]}
         scoped = await w.writer("clinic")
         await scoped.write([put(practitioner("a", **npi)), put(practitioner("b"))])
-        query = criteria("Practitioner", "identifier=urn:npi|1")
+        query = criteria("Practitioner", "identifier=urn:npi|1", 0)
         there = await the_one(scoped, query)
         assert there is not None
         assert there.id == "a"
