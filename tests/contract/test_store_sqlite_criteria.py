@@ -145,7 +145,7 @@ def test_no_statement_of_a_search_walks_through_a_table(
                 scan.tally(connection, Texts(), whole)
         connection.set_trace_callback(None)
         asked_for = {statement for statement in said if statement.startswith("SELECT")}
-        assert len(asked_for) > 10
+        assert len(asked_for) > 5
         for statement in asked_for:
             read_by = plan_of(connection, re.sub(r"\bInf\b", "9e999", statement))
             assert not WALKED.search(read_by), f"{statement}\n{read_by}"
