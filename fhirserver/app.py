@@ -35,15 +35,18 @@ class Runtime(NamedTuple):
 
 
 @asynccontextmanager
-async def opened(settings: Settings, *, clock: Callable[[], int] = wall_clock) -> AsyncIterator[Runtime]:
-    """Open the store (creating it and the key file on first use) and close it at the end."""
+async def opened(
+    settings: Settings, *, clock: Callable[[], int] = wall_clock, upkeep: bool = False
+) -> AsyncIterator[Runtime]:
+    """Open the store (creating it and the key file on first use) and close it at the end. ``upkeep``: also one whose
+    search index is stale."""
     store = open_store(settings.store, clock=clock, native=settings.native_documents)
     await store.start()
     try:
         keys = load_keys(settings.keys_path)
         integrity = Integrity(mode=settings.referential_integrity, base=settings.base)
         gate = Gate(store, keys, clock=clock, operators=settings.operator_tokens, integrity=integrity)
-        await gate.resume()
+        await gate.start(upkeep=upkeep)
         yield Runtime(settings, keys, gate, clock)
     finally:
         await store.close()

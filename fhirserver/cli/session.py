@@ -23,10 +23,10 @@ def settings(store: str | None, **given: object) -> config.Settings:
     return config.load(store=store, **given)
 
 
-def run(store: str | None, work: Callable[[Runtime], Awaitable[Result]]) -> Result:
+def run(store: str | None, work: Callable[[Runtime], Awaitable[Result]], *, upkeep: bool = False) -> Result:
     """Open the store (the first command makes it and its key file), do ``work``, close it.
 
-    A setting that is missing is told before anything is made.
+    A setting that is missing is told before anything is made. ``upkeep``: a stale search index does not matter.
     """
     chosen = settings(store)
     path, _ = chosen.store_path, chosen.keys_path
@@ -36,7 +36,7 @@ def run(store: str | None, work: Callable[[Runtime], Awaitable[Result]]) -> Resu
     async def inside() -> Result:
         from fhirserver import app
 
-        async with app.opened(chosen) as runtime:
+        async with app.opened(chosen, upkeep=upkeep) as runtime:
             return await work(runtime)
 
     try:

@@ -21,7 +21,7 @@ def check(store: StoreUrl = None, json: AsJson = False) -> None:
     async def work(runtime: Runtime) -> list[str]:
         return [problem async for problem in runtime.gate.upkeep(subject=session.subject()).verify()]
 
-    problems = session.run(store, work)
+    problems = session.run(store, work, upkeep=True)
     if json:
         show_json({"ok": not problems, "problems": problems})
     else:
@@ -34,7 +34,7 @@ def check(store: StoreUrl = None, json: AsJson = False) -> None:
 
 def stats(store: StoreUrl = None, json: AsJson = False) -> None:
     """Count what is stored, by type."""
-    found = session.run(store, measure)
+    found = session.run(store, measure, upkeep=True)
     if json:
         show_json(found)
         return
@@ -71,7 +71,8 @@ def _sizes(path: Path) -> dict[str, int]:
 
 
 def reindex(store: StoreUrl = None) -> None:
-    """Derive the index of every resource again, in place: no new versions. On MongoDB the store's own indexes come
+    """Derive the index of every resource again, in place: no new versions. SearchParameter resources that the operator
+    has stored count from then on (restart running servers); interrupted, it goes on where it was. On MongoDB the store's own indexes come
     first, and native documents are made or dropped as FHIRSERVER_NATIVE_DOCUMENTS says."""
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -82,7 +83,8 @@ def reindex(store: StoreUrl = None) -> None:
         with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
             task = progress.add_task("reindex", total=None)
             return await runtime.gate.upkeep(subject=session.subject()).reindex(
-                lambda done, total: progress.update(task, completed=done, total=total)
+                lambda done, total: progress.update(task, completed=done, total=total),
+                lambda left: say(f"Left out: {left.url}. {left.reason}"),
             )
 
-    say(f"{session.run(store, work)} resources indexed again.")
+    say(f"{session.run(store, work, upkeep=True)} resources indexed again.")

@@ -43,14 +43,16 @@ MOST_POINTS = 2 * MAX_DEPTH
 MAX_ENDS = 300
 """Searches at the ends of all chains: an untyped one has an end for each type that it can lead to."""
 
-_UNSUPPORTED = frozenset({"_content", "_text", "_filter", "_query"})
+UNSUPPORTED = frozenset({"_content", "_text", "_filter", "_query"})
+"""Parameters of R4 that are refused by name: there is no index of whole texts, and no grammar for expressions."""
+
 _ORDERING = frozenset({"_sort", "_include", "_revinclude"})
 _ID = re.compile(r"[A-Za-z0-9\-.]{1,64}", re.ASCII)
 
 
 def answered(type_: str) -> dict[str, SearchParameter]:
     """The parameters that a search of this type takes, by code: what a CapabilityStatement names."""
-    return {code: each for code, each in search_parameters(type_).items() if code not in _UNSUPPORTED}
+    return {code: each for code, each in search_parameters(type_).items() if code not in UNSUPPORTED}
 
 
 class Link(msgspec.Struct, frozen=True):
@@ -158,7 +160,7 @@ class _Parser:
     def is_known(self, types: Sequence[str], name: str) -> bool:
         """Whether it is a parameter of these types: of all, of none, or else a Fault."""
         bare = name.partition(":")[0]
-        if bare in _ORDERING | _UNSUPPORTED | {"_has", "_list"}:
+        if bare in _ORDERING | UNSUPPORTED | {"_has", "_list"}:
             return True
         code = step_of(types, name).code
         having = sum(code in search_parameters(type_) for type_ in types)
@@ -174,7 +176,7 @@ class _Parser:
             raise refused(label, f"is a chain of more than {MAX_DEPTH} steps")
         if name.endswith((":", ".")):
             raise refused(label, "ends where a modifier or parameter should follow")
-        if bare in _UNSUPPORTED:
+        if bare in UNSUPPORTED:
             raise refused(label, "is not supported here")
         if not depth:
             self._spend(label, ordering=bare in _ORDERING)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 import fhirserver
-from fhirserver.core.definitions import RESOURCE_TYPES
+from fhirserver.core.definitions import RESOURCE_TYPES, Edition, edition
 from fhirserver.core.search import answered
 from fhirserver.http import patch
 from fhirserver.http.definitions import canonical
@@ -83,11 +83,12 @@ class Options(msgspec.Struct, frozen=True):
 def statement(base: str, rows: Sequence[Row], options: Options, *, normative: bool = False) -> bytes:
     """The CapabilityStatement of the server at this FHIR base, as JSON."""
     # Whoever asks names the base (the Host header), so it must not decide how often the statement is made.
-    return _made(rows, options, normative).replace(_BASE.encode(), msgspec.json.encode(base)[1:-1])
+    return _made(rows, options, normative, edition()).replace(_BASE.encode(), msgspec.json.encode(base)[1:-1])
 
 
 @lru_cache(maxsize=8)
-def _made(rows: Sequence[Row], options: Options, normative: bool) -> bytes:
+def _made(rows: Sequence[Row], options: Options, normative: bool, _edition: Edition) -> bytes:
+    # The edition says which search parameters there are.
     resources = [_resource(type_, rows, options) for type_ in sorted(RESOURCE_TYPES)]
     rest = _rest(rows, options)
     if normative:

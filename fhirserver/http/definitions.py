@@ -18,10 +18,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from fhirserver.core.definitions import RESOURCE_TYPES, SearchParameter
+from fhirserver.core.definitions import RESOURCE_TYPES, SearchParameter, published
 from fhirserver.core.errors import Fault, Kind
 from fhirserver.core.model import Key
-from fhirserver.core.search import answered
+from fhirserver.core.search import UNSUPPORTED
 from fhirserver.http.respond import content_type, json_answer, not_modified
 from fhirserver.http.server import Server
 from fhirserver.http.subset import asked
@@ -45,6 +45,7 @@ PREFIX = "r4-"
 DEFINED = ("OperationDefinition", "SearchParameter")
 """The types of the definitions."""
 
+_OF_R4 = "http://hl7.org/fhir/SearchParameter/"
 _ANYTHING = ("Resource",)
 
 
@@ -106,23 +107,22 @@ def operation_definition(id_: str, base: str, rows: Sequence[Row]) -> bytes:
 
 @cache
 def _parameters() -> dict[str, SearchParameter]:
-    """The search parameters that are answered for any type, by the id they are served under."""
-    found = {
-        PREFIX + parameter.id: parameter for type_ in sorted(RESOURCE_TYPES) for parameter in answered(type_).values()
-    }
+    """The published search parameters that are answered, by the id they are served under. Those of the installation's
+    own are stored resources."""
+    found = {PREFIX + parameter.id: parameter for parameter in published() if parameter.code not in UNSUPPORTED}
     return dict(sorted(found.items()))
 
 
 @lru_cache(maxsize=256)
 def search_parameter(id_: str) -> bytes:
-    """A search parameter of R4 as a resource: what the tables of this server hold of it."""
+    """A published search parameter as a resource: what the tables of this server hold of it."""
     parameter = _parameters()[id_]
     targets = sorted(RESOURCE_TYPES - {"Parameters"}) if parameter.targets == _ANYTHING else parameter.targets
     optional: dict[str, object] = {
         "expression": parameter.expression,
         "target": targets,
         "component": [
-            {"definition": f"http://hl7.org/fhir/SearchParameter/{each.id}", "expression": each.expression}
+            {"definition": f"{_OF_R4}{each.id}", "expression": each.expression}
             for each in parameter.components
         ],
     }
@@ -131,10 +131,10 @@ def search_parameter(id_: str) -> bytes:
             "resourceType": "SearchParameter",
             "id": id_,
             "url": parameter.url,
-            "version": "4.0.1",
+            **({"version": "4.0.1"} if parameter.url.startswith(_OF_R4) else {}),
             "name": parameter.code,
             "status": "active",
-            "description": f"The search parameter {parameter.code} of FHIR R4 as this server answers it.",
+            "description": f"The search parameter {parameter.code} as this server answers it.",
             "code": parameter.code,
             "base": parameter.base,
             "type": parameter.type,

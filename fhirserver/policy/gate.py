@@ -17,6 +17,7 @@ from fhirserver.policy.charts import Chart
 from fhirserver.policy.dossier import POLICY_EPOCH, Dossiers
 from fhirserver.policy.following import resume
 from fhirserver.policy.grant import CONTEXTS, Grant, consented_grant, standing_grant
+from fhirserver.policy.indexing import Indexed
 from fhirserver.policy.integrity import Integrity
 from fhirserver.policy.items import ANY, CHANGED, Condition, Erase, Loaded, Put, must_stand_at
 from fhirserver.policy.journal import Journal
@@ -98,6 +99,7 @@ class Gate:
         self._authenticator = Authenticator(keys)
         self._dossiers = Dossiers(store)
         self._journal = Journal(store)
+        self._indexed = Indexed(store)
 
     async def admit(self, bearer: str | None, *, interaction: str, type: str | None = None) -> Scoped:
         """The store as the bearer of this token may see it.
@@ -156,9 +158,15 @@ class Gate:
 
     # -- for Scoped ----------------------------------------------------------------------------------------------
 
-    async def resume(self) -> None:
-        """Finish what a server that was killed has left undone; to be done before anybody is admitted."""
+    async def start(self, *, upkeep: bool = False) -> None:
+        """Before anybody is admitted: finish what a server that was killed has left undone, and put the store's search
+        parameters in force. Unavailable where the index was made under others, but for ``upkeep``."""
         await resume(self._store, self.clock())
+        await self._indexed.start(upkeep=upkeep)
+
+    async def must_be_indexed(self) -> None:
+        """Unavailable while the search index is being made again."""
+        await self._indexed.must_be_complete()
 
     def trail(self, principal: Principal) -> Trail:
         """The audit trail in this caller's name."""
@@ -172,7 +180,9 @@ class Gate:
         epoch, revoked = await asyncio.gather(ledger.get(POLICY_EPOCH), ledger.get(REVOKED + principal.token_id))
         if revoked is not None or self.clock() >= principal.until:
             raise Fault(Kind.UNAUTHENTICATED, "A valid bearer token is needed.")
-        return int(epoch.value) if epoch is not None else 0
+        now = int(epoch.value) if epoch is not None else 0
+        await self._indexed.look(now)
+        return now
 
     async def grant(
         self, principal: Principal, types: frozenset[str], patients: frozenset[str] | None, epoch: int

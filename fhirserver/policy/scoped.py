@@ -225,6 +225,11 @@ class Scoped(Charts):
             # What is withheld takes nobody's place: as many come from behind it.
             query = msgspec.structs.replace(query, after=last, limit=withheld)
 
+    async def _narrowed(self, query: Query) -> Query:
+        if query.terms or query.criteria:
+            await self._gate.must_be_indexed()
+        return await super()._narrowed(query)
+
     async def _shown(self, records: list[Record], query: Query) -> list[Record]:
         """Records of a narrowed query as the caller gets them: verified, without what is hidden now, Persons cut."""
         pairs = {(record.type, record.facts) for record in records}

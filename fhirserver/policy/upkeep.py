@@ -7,10 +7,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 
-from fhirserver.core.model import Query
+import msgspec
+
+from fhirserver.core.definitions import fingerprint, put_in_force
+from fhirserver.core.ownparameters import Refused, extended
 from fhirserver.policy.audit import Trail
 from fhirserver.policy.derive import rederive
-from fhirserver.policy.dossier import POLICY_EPOCH, whole
+from fhirserver.policy.dossier import POLICY_EPOCH
+from fhirserver.policy.indexing import State, activated, read, rebuilt, write
 from fhirserver.store.port import Store
 
 
@@ -26,19 +30,28 @@ class Upkeep:
         written any more."""
         return self._store.verify(rederive)
 
-    async def reindex(self, progress: Callable[[int, int], None]) -> int:
-        """Derive index and facts of every current resource again, in place; how many. ``progress`` hears
-        (done, total) after each batch. Interrupted, it can be run again."""
+    async def reindex(
+        self, progress: Callable[[int, int], None], refused: Callable[[Refused], None] = lambda _: None
+    ) -> int:
+        """Derive index and facts of every current resource again, in place, under the published search parameters and
+        those that the operator has stored; how many. ``progress`` hears (done, total) after each batch, ``refused``
+        each SearchParameter that is left out. Interrupted, it goes on where it was when it is run again."""
         intent = self._trail.row("reindex", "intent")
         await self._trail.append(intent)
+        parameters, left_out = await activated(self._store)
+        for each in left_out:
+            refused(each)
+        put_in_force(extended(parameters).edition)
+        before = await read(self._store)
+        state = State(fingerprint=fingerprint(), parameters=parameters, complete=False)
+        if before is not None and not before.complete and before.fingerprint == state.fingerprint:
+            state = msgspec.structs.replace(state, after=before.after)
+        # Other servers look at the state when the epoch moves: those that know other parameters stop answering.
+        await write(self._store, state)
+        await self._store.commit((), audit=(), epochs=(POLICY_EPOCH,))
         await self._store.rebuild()
-        done, total = 0, await self._store.count(Query(bodies=False))
-        async for batch in self._store.scan(Query()):
-            await self._store.reindex(
-                [(record, *rederive(record, await whole(self._store, record))) for record in batch]
-            )
-            done += len(batch)
-            progress(done, total)
+        done = await rebuilt(self._store, state, progress)
+        await write(self._store, msgspec.structs.replace(state, complete=True))
         outcome = self._trail.row("reindex", "complete", detail={"count": done}, intent=intent.id)
         await self._store.commit((), audit=(outcome,), epochs=(POLICY_EPOCH,))
         return done

@@ -14,6 +14,7 @@ from tests.stores import every_kind
 kind = every_kind
 
 LOINC = "http://loinc.org"
+DOCTOR = {"reference": "Practitioner/dr"}
 
 
 def code(value: str) -> dict[str, Any]:
@@ -25,14 +26,19 @@ async def clinic(server: Served) -> Served:
     resources = [
         practitioner("dr", name=[{"family": "House", "given": ["Greg"]}]),
         patient("p", name=[{"family": "Åström", "given": ["Eva", "Maria"]}], birthDate="1970-05-17", gender="female"),
-        patient("q", name=[{"family": "Berg"}], birthDate="1980", generalPractitioner=[{"reference": "Practitioner/dr"}]),
+        patient("q", name=[{"family": "Berg"}], birthDate="1980", generalPractitioner=[DOCTOR]),
         *(
-            observation(f"o{at}", "p" if at % 2 else "q", code=code("a" if at % 3 else "b"),
-                        effectiveDateTime=f"2026-01-{at + 1:02}", valueQuantity={"value": at, "unit": "mg",
-                        "system": "http://unitsofmeasure.org", "code": "mg"}, performer=[{"reference": "Practitioner/dr"}])
+            observation(
+                f"o{at}",
+                "p" if at % 2 else "q",
+                code=code("a" if at % 3 else "b"),
+                effectiveDateTime=f"2026-01-{at + 1:02}",
+                valueQuantity={"value": at, "unit": "mg", "system": "http://unitsofmeasure.org", "code": "mg"},
+                performer=[DOCTOR],
+            )
             for at in range(12)
         ),
-    ]  # fmt: skip
+    ]
     await load(server.gate, resources, organization="clinic")
     return server
 

@@ -165,11 +165,11 @@ async def test_what_a_killed_server_has_left_to_follow_follows_when_the_next_one
             await north.write([put(observation("x", "n", "R", "HIV"))])
     reader = await w.caller("third-party", "reader")
     assert [await status_of(reader, key) for key in ("Observation/x", "Binary/b")] == [403, 200]
-    await w.gate.resume()
+    await w.gate.start()
     assert await status_of(reader, "Binary/b") == 403
     assert await announced() == 1, "another server may be at it"
     w.now += following.PATIENCE + 1
-    await w.gate.resume()
+    await w.gate.start()
     assert await announced() == 0
     for refused in (put(observation("x", "n"), if_version=9), put(observation("x", "n"))):
         with pytest.raises(Fault):
