@@ -71,9 +71,9 @@ def _sizes(path: Path) -> dict[str, int]:
 
 
 def reindex(store: StoreUrl = None) -> None:
-    """Derive the index of every resource again, in place: no new versions. SearchParameter resources that the operator
-    has stored count from then on (restart running servers); interrupted, it goes on where it was. On MongoDB the store's own indexes come
-    first, and native documents are made or dropped as FHIRSERVER_NATIVE_DOCUMENTS says."""
+    """Derive the index of every resource again, in place: no new versions. SearchParameters that the operator has
+    stored count from then on (restart running servers); interrupted, it goes on where it was. On MongoDB the store's
+    own indexes come first, and native documents are made or dropped as FHIRSERVER_NATIVE_DOCUMENTS says."""
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
