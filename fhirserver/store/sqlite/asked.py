@@ -40,13 +40,15 @@ class Arm(NamedTuple):
 class Piece(NamedTuple):
     """What can be read at once: candidates with ``after < seq <= upto``; no two arms give the same row.
 
-    ``tests``: what a candidate's entries must meet besides. Without arms there is no candidate.
+    ``tests``: what a candidate's entries must meet besides. Without arms there is no candidate. ``dear``: a first
+    candidate costs nearly what some hundred do.
     """
 
     arms: tuple[Arm, ...]
     after: int
     upto: int
     tests: tuple[Test, ...] = ()
+    dear: bool = False
 
     def select(
         self, after: int, upto: int, *, admitted: str | None = None, limit: int | None = None

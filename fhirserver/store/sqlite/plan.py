@@ -178,6 +178,7 @@ class Regions:
             # By its own choice SQLite walks through the type and asks of each whether it is among them.
             source, conditions, chart = "current x NOT INDEXED", (LIVE, f"x.seq IN ({text})"), _CHART in places
             arms = (asked.arm(source, conditions, values, chart=chart, answered=answered, probed=probed),)
+            return Piece(arms, after, upto, tests, dear=thorough or not all(self._ways[at].quick for at in used))
         return Piece(arms, after, upto, tests)
 
     def _merged(

@@ -152,6 +152,7 @@ class Scan:
         self._sieve = _Sieve(texts, query)
         self._after = query.after
         self._window = self._batch
+        self._most = _WINDOW
         self._thorough = False
         # What left a chart is looked for among all that ended since, and sorted.
         bounded = query.keys is not None or query.within is not None or bool(query.terms)
@@ -189,9 +190,11 @@ class Scan:
         wanted = self._batch if self._left is None else min(self._batch, self._left)
         if not plan.sides or not wanted:
             return [], True
-        size = max(wanted, self._window)
+        size = max(wanted, min(self._window, self._most))
         found = [(side, side.piece(connection, self._after, plan.upto, thorough=self._thorough)) for side in plan.sides]
         parts = [_Part(side.table, piece) for side, piece in found if piece is not None]
+        if any(part.piece.dear for part in parts):
+            size = max(size, _TESTED)
         end = min((part.piece.upto for part in parts), default=plan.upto)
         read = self._tested if any(part.piece.tests for part in parts) else self._untested
         records, left, cut = read(connection, parts, end, size, wanted)
@@ -255,6 +258,9 @@ class Scan:
             if len(rows) > _TESTED:
                 cut = min(cut, rows[_TESTED - 1].seq)
             candidates.append(rows)
+        # Of what the grant admits no more is wanted than can be tested.
+        most = max(map(len, candidates), default=0)
+        self._most = size * _TESTED // most if most > _TESTED else min(_WINDOW, 2 * self._most)
         left: list[tuple[Row, str]] = []
         for (table, piece), rows in zip(parts, candidates, strict=True):
             met = self._sieve.meeting(connection, piece, [row for row in rows if row.seq <= cut])
