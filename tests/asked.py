@@ -10,8 +10,8 @@ import pytest
 from fhirserver.core.criteria import holds
 from fhirserver.core.errors import Fault, Kind
 from fhirserver.core.index import extract
-from fhirserver.core.residuals import meets
 from fhirserver.core.search import Search, parse
+from fhirserver.core.search.residuals import meets
 
 NOW = 1_767_225_600_000
 """2026-01-01."""

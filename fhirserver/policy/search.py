@@ -17,8 +17,7 @@ import msgspec
 from fhirserver.core.criteria import Criterion, holds
 from fhirserver.core.index import extract
 from fhirserver.core.model import CURRENT, Key, Query, Record
-from fhirserver.core.residuals import meets
-from fhirserver.core.search import Link, Residual, Search
+from fhirserver.core.search import Link, Residual, Search, meets
 from fhirserver.policy.derive import local_target
 from fhirserver.policy.scoped import Scoped
 

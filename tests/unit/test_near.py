@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fhirserver.core.near import DEFAULT_KM, Place, boxes, kilometres, place_of
+from fhirserver.core.search.near import DEFAULT_KM, Place, boxes, kilometres, place_of
 from tests.asked import found, refusal
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from fhirserver.core.definitions import parse_path
-from fhirserver.core.near import Place
-from fhirserver.core.residuals import Residual, Token, _select, meets
+from fhirserver.core.search.near import Place
+from fhirserver.core.search.residuals import Residual, Token, _select, meets
 from tests.asked import asked
 
 

@@ -11,7 +11,7 @@ from fhirserver.core.definitions import RESOURCE_TYPES, SearchParameter, search_
 from fhirserver.core.errors import Fault, Kind
 from fhirserver.core.model import Key
 from fhirserver.core.search import MAX_GROUPS, MAX_VALUES, MAX_WORK, Order
-from fhirserver.core.searchlinks import is_sortable
+from fhirserver.core.search.links import is_sortable
 from tests.asked import asked, refusal
 
 

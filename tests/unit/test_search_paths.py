@@ -17,9 +17,9 @@ from fhirpathpy.models import models
 from fhirserver.core import plan as planning
 from fhirserver.core.definitions import edition, search_parameters
 from fhirserver.core.entries import Found, Leaf, Take
-from fhirserver.core.index import _walk
 from fhirserver.core.expression import Found as Node
 from fhirserver.core.expression import compile_expression, is_existence
+from fhirserver.core.index import _walk
 from tests.shared import shared
 
 FIELDS: dict[str, dict[str, tuple[str, ...]]] = {

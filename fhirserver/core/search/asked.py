@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 from fhirserver.core.criteria import AnyOf, Criterion, Has
 from fhirserver.core.definitions import Path, SearchParameter, parse_path
 from fhirserver.core.errors import Fault, Kind
-from fhirserver.core.searchvalues import split
+from fhirserver.core.search.values import split
 
 
 class ValueSets(Protocol):

@@ -1,6 +1,6 @@
 """What a parameter of ordered values asks of the index: dates, numbers, quantities, and places near a point.
 
-Source: R4 search §3.1.1.4.5 to §3.1.1.4.8; prefixes and precision are in `core.searchvalues`. A quantity in UCUM is
+Source: R4 search §3.1.1.4.5 to §3.1.1.4.8; prefixes and precision are in `core.search.values`. A quantity in UCUM is
 compared in canonical units where there are such; its precision and its tenth are those of the number as asked,
 converted.
 """
@@ -11,9 +11,9 @@ from decimal import Decimal
 
 from fhirserver.core import ucum
 from fhirserver.core.criteria import AllOf, Criterion, Span
-from fhirserver.core.near import Place, boxes, place_of
-from fhirserver.core.searchasked import Asked, any_of, refused
-from fhirserver.core.searchvalues import covered, date_of, number_of, numeric, prefixed, split, temporal, unescape
+from fhirserver.core.search.asked import Asked, any_of, refused
+from fhirserver.core.search.near import Place, boxes, place_of
+from fhirserver.core.search.values import covered, date_of, number_of, numeric, prefixed, split, temporal, unescape
 
 
 def dated(asked: Asked, name: str, value: str) -> Criterion:

@@ -13,8 +13,8 @@ import msgspec
 
 from fhirserver.core.definitions import RESOURCE_TYPES, search_parameters
 from fhirserver.core.entries import PLAIN
-from fhirserver.core.searchasked import paths, refused
-from fhirserver.core.searchreferences import targets
+from fhirserver.core.search.asked import paths, refused
+from fhirserver.core.search.references import targets
 
 _ORDERED = frozenset({"date", "number", "quantity", "string", "uri", "token"})
 

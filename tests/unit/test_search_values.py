@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fhirserver.core.criteria import Written, holds
 from fhirserver.core.model import MAX_TIME, MIN_TIME, Index
-from fhirserver.core.searchvalues import (
+from fhirserver.core.search.values import (
     covered,
     date_of,
     escape,

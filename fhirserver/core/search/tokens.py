@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 from fhirserver.core.criteria import Criterion, Has, Not, Present
 from fhirserver.core.definitions import Edition, Path, edition, search_parameters_of
-from fhirserver.core.searchasked import Asked, any_of, paths, refused
-from fhirserver.core.searchvalues import split, unescape
+from fhirserver.core.search.asked import Asked, any_of, paths, refused
+from fhirserver.core.search.values import split, unescape
 from fhirserver.core.structure import elements, type_names, value_set
 
 _UNBOUND = frozenset({"boolean", "id", "string", "markdown", "uri", "url", "oid", "uuid", "ContactPoint"})

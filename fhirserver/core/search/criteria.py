@@ -11,12 +11,12 @@ from collections.abc import Callable, Sequence
 
 from fhirserver.core.criteria import Criterion, Has, Not, Present, Text
 from fhirserver.core.definitions import RESOURCE_TYPES
-from fhirserver.core.searchasked import Asked, any_of, refused
-from fhirserver.core.searchcomposites import composite
-from fhirserver.core.searchordered import dated, near, numbered, quantity
-from fhirserver.core.searchreferences import reference
-from fhirserver.core.searchtokens import tokens
-from fhirserver.core.searchvalues import unescape
+from fhirserver.core.search.asked import Asked, any_of, refused
+from fhirserver.core.search.composites import composite
+from fhirserver.core.search.ordered import dated, near, numbered, quantity
+from fhirserver.core.search.references import reference
+from fhirserver.core.search.tokens import tokens
+from fhirserver.core.search.values import unescape
 from fhirserver.core.values import TEXT_LIMIT, exact, normalise
 
 MODIFIERS: dict[str, frozenset[str]] = {

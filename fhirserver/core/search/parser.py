@@ -5,8 +5,8 @@ is named in ``unknown`` and otherwise left out; whatever is known and cannot be 
 names it, since a filter that is ignored gives what was not asked for. Several types at once may be asked only for what
 all of them have (§3.1.1.1.2).
 
-The work is divided: `core.searchlinks` has the grammar of chains, `_has`, `_sort` and includes, `core.searchcriteria`
-and its neighbours say what one parameter asks of the index, `core.residuals` what only the content can tell.
+The work is divided: `core.search.links` has the grammar of chains, `_has`, `_sort` and includes, `core.search.criteria`
+and its neighbours say what one parameter asks of the index, `core.search.residuals` what only the content can tell.
 """
 
 from __future__ import annotations
@@ -19,16 +19,14 @@ import msgspec
 from fhirserver.core.criteria import AllOf, AnyOf, Criterion, Has, Not
 from fhirserver.core.definitions import SearchParameter, search_parameters
 from fhirserver.core.model import Key
-from fhirserver.core.residuals import Residual, Token
-from fhirserver.core.searchasked import Asked, ValueSets, alternatives, any_of, refused
-from fhirserver.core.searchcriteria import criterion
-from fhirserver.core.searchlinks import Include, Order, chained, includes, knows, orders, reversed_, step_of
-from fhirserver.core.searchordered import date_asked, place_asked
-from fhirserver.core.searchtokens import needs_content, token_of
-from fhirserver.core.searchvalues import prefixed, split, unescape, written
+from fhirserver.core.search.asked import Asked, ValueSets, alternatives, any_of, refused
+from fhirserver.core.search.criteria import criterion
+from fhirserver.core.search.links import Include, Order, chained, includes, knows, orders, reversed_, step_of
+from fhirserver.core.search.ordered import date_asked, place_asked
+from fhirserver.core.search.residuals import Residual, Token
+from fhirserver.core.search.tokens import needs_content, token_of
+from fhirserver.core.search.values import prefixed, split, unescape, written
 from fhirserver.core.values import normalise
-
-__all__ = ["Include", "Link", "Order", "Residual", "Search", "ValueSets", "answered", "parse"]
 
 MAX_GROUPS = 20
 """Parameters of one search that choose resources, and as many that order and include."""
@@ -75,7 +73,7 @@ class Search(msgspec.Struct, frozen=True, kw_only=True):
     * ``keys`` (`_id`), ``terms`` and ``criteria`` are as in `Query`; a parameter that is nothing but terms is in
       ``terms``.
     * ``links`` and ``lists`` (`_list`: ids of Lists that each must name the resource) lead to other resources, and
-      ``residuals`` to the content (`core.residuals.meets`): the caller resolves them under the caller's grant.
+      ``residuals`` to the content (`core.search.residuals.meets`): the caller resolves them under the caller's grant.
     * ``order`` and ``includes`` are for the answer.
     * ``applied``: the parameters that count, as they came. ``unknown``: the names of those that do not.
     """

@@ -17,11 +17,11 @@ from fhirserver.core.criteria import AllOf, Criterion, Has, Text
 from fhirserver.core.definitions import Component, parse_path, search_parameters
 from fhirserver.core.entries import PLAIN
 from fhirserver.core.intervals import MOMENTS
-from fhirserver.core.searchasked import Asked, any_of, refused
-from fhirserver.core.searchordered import dated, numbered, quantity, quantity_parts
-from fhirserver.core.searchreferences import reference_forms, targets
-from fhirserver.core.searchtokens import token_form, token_of
-from fhirserver.core.searchvalues import split, unescape
+from fhirserver.core.search.asked import Asked, any_of, refused
+from fhirserver.core.search.ordered import dated, numbered, quantity, quantity_parts
+from fhirserver.core.search.references import reference_forms, targets
+from fhirserver.core.search.tokens import token_form, token_of
+from fhirserver.core.search.values import split, unescape
 from fhirserver.core.values import normalise
 
 _QUANTITIES = frozenset({"Quantity", "Age", "Count", "Distance", "Duration", "Range", "SampledData", "Money"})

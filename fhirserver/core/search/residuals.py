@@ -20,7 +20,7 @@ import msgspec
 
 from fhirserver.core.definitions import Path, Step, parse_path, search_parameters
 from fhirserver.core.entries import PLAIN, plain
-from fhirserver.core.near import Place, kilometres
+from fhirserver.core.search.near import Place, kilometres
 from fhirserver.core.values import items, named_type, normalise, number, text_of
 
 

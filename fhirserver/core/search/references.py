@@ -12,9 +12,9 @@ from collections.abc import Sequence
 
 from fhirserver.core.criteria import Criterion, Has, Present, Text
 from fhirserver.core.definitions import RESOURCE_TYPES, SearchParameter
-from fhirserver.core.searchasked import Asked, any_of, paths, refused
-from fhirserver.core.searchtokens import token_form, token_of
-from fhirserver.core.searchvalues import unescape
+from fhirserver.core.search.asked import Asked, any_of, paths, refused
+from fhirserver.core.search.tokens import token_form, token_of
+from fhirserver.core.search.values import unescape
 from fhirserver.core.values import local
 
 _ID = re.compile(r"[A-Za-z0-9\-.]{1,64}", re.ASCII)
