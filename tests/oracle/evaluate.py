@@ -177,14 +177,16 @@ class World:
         return sorted(matches, key=cmp_to_key(compare))
 
     def sort_key(self, resource: JSON, code: str) -> Any:
-        """The earliest date, else the first value in the document; None without one."""
+        """The earliest date or least number, else the first value in the document; None without one."""
+        if code == "_lastUpdated":
+            return resource.get("meta", {}).get("lastUpdated", ""), list(self.by_key).index(key_of(resource))
         parameter = _parameter(resource["resourceType"], code)
         nodes = elements(resource, parameter.expression)
         if parameter.type == "date":
-            lows: list[End] = [span.low for node in nodes for span in dates(node.type, node.value)]
+            lows: list[End] = [span.low for node in nodes for span in dates(node.type, node.value, self.reading)]
             return min(lows, default=None)
         if parameter.type in ("number", "quantity"):
-            return next((span.low for node in nodes for span, _ in quantities(node, self.reading)), None)
+            return min((span.low for node in nodes for span, _ in quantities(node, self.reading)), default=None)
         if parameter.type == "string":
             return next((fold(text) for node in nodes for text in strings(node)), None)
         if parameter.type in ("token", "uri"):

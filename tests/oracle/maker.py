@@ -134,8 +134,9 @@ class Maker:
         if form < 0.88:
             return {"reference": "urn:uuid:6b8a5a2e-0000-4000-8000-000000000001"}
         if form < 0.93 and type_ in ("Patient", "Practitioner"):
-            self.contained = [{"resourceType": type_, "id": "c", "name": [self.name()]}]
-            return {"reference": "#c"}
+            if all(each["resourceType"] != type_ for each in self.contained):
+                self.contained.append({"resourceType": type_, "id": type_.lower(), "name": [self.name()]})
+            return {"reference": f"#{type_.lower()}"}
         if form < 0.98:
             return {"identifier": self.identifier(), **self.given(0.5, type=lambda: type_)}
         return {"display": self.text()}

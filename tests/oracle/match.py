@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any
 
-from fhirserver.core.definitions import RESOURCE_TYPES, SearchParameter
+from fhirserver.core.definitions import RESOURCE_TYPES, SearchParameter, search_parameters
 from tests.oracle.extract import JSON, Node, below, elements, local
 from tests.oracle.reading import Reading, Unreadable
 from tests.oracle.units import UCUM, factor
@@ -79,7 +79,7 @@ class Matcher:
         """Whether an element has anything that a parameter of this type could be compared with."""
         value = node.value
         if kind == "date":
-            return bool(dates(node.type, value))
+            return bool(dates(node.type, value, self.reading))
         if kind in ("number", "quantity"):
             return bool(quantities(node, self.reading))
         if kind == "string":
@@ -125,10 +125,11 @@ class Matcher:
             raise Unreadable(f"{parameter.code} has {len(parameter.components)} parts")
         holds = []
         for context in elements(resource, parameter.expression):
-            each = []
+            each = [self._anywhere(resource, parameter, parts)]
             for component, part in zip(parameter.components, parts, strict=True):
                 single = SearchParameter(id=component.id, code=component.id, type=component.type, base=())
-                test = self.test(single, "", part)
+                loose = self.reading.unit == "anywhere" and component.type == "quantity"
+                test = self.test(single, "", split(part, "|")[0] if loose else part)
                 each.append(any(test(node) for node in below(context, component.expression)))
             holds.append(all(each))
         if not holds:
@@ -136,9 +137,19 @@ class Matcher:
                 self.test(SearchParameter(id="", code=parameter.code, type=component.type, base=()), "", part)
         return any(holds)
 
+    def _anywhere(self, resource: JSON, parameter: SearchParameter, parts: Sequence[str]) -> bool:
+        """Whether quantities with their units stand somewhere in the resource; asked only where a server reads so."""
+        by_id = {each.id: each for each in search_parameters(resource["resourceType"]).values()}
+        return self.reading.unit == "here" or all(
+            component.type != "quantity" or "|" not in part or self.matches(resource, by_id[component.id], "", part)
+            for component, part in zip(parameter.components, parts, strict=True)
+        )
+
     def _date(self, _: str, value: str) -> Test:
         asked = asked_date(plain(value))
-        return lambda node: any(compare(asked, d, self.now, self.reading) for d in dates(node.type, node.value))
+        return lambda node: any(
+            compare(asked, d, self.now, self.reading) for d in dates(node.type, node.value, self.reading)
+        )
 
     def _number(self, _: str, value: str) -> Test:
         asked = asked_number(plain(value))
@@ -191,7 +202,7 @@ class Matcher:
                 )
             if modifier == "below":
                 whole = self.reading.below_segments and not text.endswith("/")
-                return given == text or given.startswith(text + "/" if whole else text)
+                return text in known or given.startswith(text + "/" if whole else text)
             return text in known
 
         return test
@@ -329,7 +340,8 @@ def _says(text: str, wanted: str, reading: Reading) -> bool:
     text, wanted = fold(text), fold(wanted)
     if reading.text == "within":
         return wanted in text
-    return text.startswith(wanted) or (reading.text == "words" and f" {wanted}" in text)
+    starts = [found.start() for found in re.finditer(f"(?={re.escape(wanted)})", text)]
+    return any(at == 0 or (reading.text == "words" and not text[at - 1].isalnum()) for at in starts)
 
 
 def _is_token(node: Node, parts: Sequence[str]) -> bool:

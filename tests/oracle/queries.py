@@ -1,9 +1,10 @@
 """Random searches of a random world: mostly for values that are in it, bent a little; and searches without a meaning.
 
-Left out because R4 does not say what they find, or names no order: `:identifier`, `:text` and `:missing` where the
-expression asks what a reference resolves to; `deceased:missing`; canonicals as references; `system|` in a quantity; a
-place within 2 % of the edge of `near`; the composite DocumentReference `relationship`, whose published parts are
-exchanged; `_sort` by what has several values in no order of their own.
+Left out because R4 does not say what they find, or a server need not have them: modifiers of `_id`; `:above` and
+`:below` of a URN; `system|` in a composite; several ids in `_list`; a system for what has none; `:identifier`, `:text`
+and `:missing` where the expression asks what a reference resolves to; `deceased:missing`; canonicals as references;
+`system|` in a quantity; a place within 2 % of the edge of `near`; the composite DocumentReference `relationship`, whose
+published parts are exchanged; `_sort` by what has several values in no order of their own.
 """
 
 from __future__ import annotations
@@ -96,7 +97,7 @@ class Asker:
             if found:
                 return found
         if self.maybe(0.03):
-            return "_list", self.one(["1", "2", "9", "1,2"])
+            return "_list", self.one(["1", "2", "9"])
         parameter = self._parameter(type_)
         nodes = self._nodes(type_, parameter)
         if parameter.type == "reference" and depth and self.maybe(0.35):
@@ -173,18 +174,24 @@ class Asker:
                 modifier = self.one(["of-type", "not", "text"])
             if resolved and modifier in ("identifier", "text"):
                 modifier = ""
+            if parameter.code == "_id":
+                modifier = ""
             if modifier == "text" and not any(displays(node) for node in nodes):
                 modifier = ""
         if modifier == "[type]":
             known = {node.value.get("reference", "").partition("/")[0] for node in nodes if node.type == "Reference"}
             possible = sorted(known & set(KINDS) & set(parameter.targets)) or [""]
             modifier = self.one(possible)
+        if modifier in ("above", "below"):
+            nodes = [node for node in nodes if node.value.startswith("http")]
         values = [self._value(parameter, modifier, nodes) for _ in range(self.one([1, 1, 1, 2, 3]))]
         if None in values:
             return self._plain(parameter, nodes)
         return parameter.code + (f":{modifier}" if modifier else ""), ",".join(map(str, values))
 
     def _value(self, parameter: SearchParameter, modifier: str, nodes: list[Node]) -> str | None:
+        if parameter.code == "_id":
+            return str(self.one(["1", "2", "3", "4", "9"]))
         if parameter.type == "composite":
             return self._composite(parameter, nodes)
         return self._single(parameter.type, modifier, nodes)
@@ -194,7 +201,7 @@ class Asker:
         context = self.one(contexts) if contexts else None
         for component in parameter.components:
             nodes = below(context, component.expression) if context else []
-            parts.append(str(self._single(component.type, "", nodes)))
+            parts.append(str(self._single(component.type, "$" if component.type == "token" else "", nodes)))
         return "$".join(parts)
 
     def _single(self, kind: str, modifier: str, nodes: list[Node]) -> str | None:
@@ -203,8 +210,10 @@ class Asker:
             return self._text([text for each in nodes for text in displays(each)])
         if modifier == "of-type":
             return self._of_type(nodes)
+        if kind == "token":
+            return self._token(modifier, node, nodes)
         make: dict[str, Callable[[str, Node | None], str | None]] = {
-            "string": self._string, "token": self._token, "reference": self._reference, "date": self._date,
+            "string": self._string, "reference": self._reference, "date": self._date,
             "number": self._number, "quantity": self._quantity, "uri": self._uri, "special": self._near,
         }  # fmt: skip
         return make[kind](modifier, node)
@@ -223,25 +232,33 @@ class Asker:
             return escaped(self.one(known or pools.TEXTS))
         return self._text(known)
 
-    def _token(self, _: str, node: Node | None) -> str:
-        if node is None:
-            return self.one(["", "", f"{escaped(self.one(pools.SYSTEMS))}|"]) + escaped(self.one(pools.CODES))
+    def _token(self, modifier: str, node: Node | None, known: Sequence[Node] = ()) -> str:
+        """Plain values as they are; codings and identifiers in every form, of which a composite has no ``system|``."""
+        if node is None or not isinstance(node.value, dict) or node.type == "ContactPoint":
+            return escaped(self._bare(node, known))
         value: Any = node.value
         if node.type == "CodeableConcept":
             value = self.one(value.get("coding") or [{"code": "a"}])
-        if not isinstance(value, dict) or node.type == "ContactPoint":
-            bare = value.get("value", "x") if isinstance(value, dict) else value
-            return escaped(str(bare).lower() if isinstance(bare, bool) else str(bare))
         code, system = value.get("value" if node.type == "Identifier" else "code", ""), value.get("system", "")
-        if not code:
-            return f"{escaped(system)}|" if system else "a"
-        forms = [
-            escaped(code),
-            f"{escaped(system)}|{escaped(code)}",
-            f"|{escaped(code)}",
-            f"{pools.LOINC}|{escaped(code)}",
-        ]
-        return str(self.one([*forms, f"{escaped(system)}|"] if system else forms))
+        if not code or self.maybe(0.1):
+            code = code or self.one(pools.CODES)
+            system = self.one(pools.SYSTEMS)
+        forms = ["", "|", f"{escaped(system)}|", f"{pools.LOINC}|"]
+        if system and modifier != "$" and self.maybe(0.15):
+            return f"{escaped(system)}|"
+        return str(self.one(forms)) + escaped(code)
+
+    def _bare(self, node: Node | None, known: Sequence[Node]) -> str:
+        if node is None and known:
+            node = self.one(known)
+            if node.type == "boolean":
+                return str(self.one(["true", "false"]))
+            if node.type in ("code", "string", "CodeableConcept", "Coding"):
+                return str(self.one(pools.CODES))
+        if node is None:
+            return "true"
+        value = node.value.get("value", "x") if isinstance(node.value, dict) else node.value
+        return str(value).lower() if isinstance(value, bool) else str(value)
 
     def _of_type(self, nodes: Sequence[Node]) -> str | None:
         for node in self.random.sample(nodes, k=len(nodes)):
@@ -301,10 +318,10 @@ class Asker:
         return str(self.one([text, f"{text}||{unit}", f"{text}|{escaped(system)}|{unit}"]))
 
     def _uri(self, modifier: str, node: Node | None) -> str:
-        text = node.value if node else self.one(pools.URIS)
+        text = node.value if node else self.one(pools.URIS[:5])
         if modifier == "below":
             text = text[: self.one([len(text), 26, 25, 20])]
-        elif modifier == "above":
+        elif modifier == "above" and text.startswith("http"):
             text += self.one(["", "/x", "/x/y", "x"])
         return escaped(text)
 

@@ -20,8 +20,10 @@ Stated freedoms, the same for every reading:
 * `where(resolve() is T)` knows the type from the reference's text, else from what it contains, else from its `type`.
 * A canonical with `|version` in the data is found by its url as well.
 * `:not` with several values: none of them. It holds for a resource that has no value.
-* `_list` counts every entry. `_sort`: a resource without the key comes last in both directions; among several values
-  the earliest date counts, else the first in the document; ties keep the order of the store.
+* `_list` counts every entry.
+* `_sort`: a resource without the key comes last in both directions; among several values the earliest date or least
+  number counts, else the first in the document; `_lastUpdated` goes by when the store took a resource, also within a
+  millisecond; ties keep the order of the store.
 * `near` without a distance asks within `Reading.near_km`; the earth is a ball of 6,371.0088 km.
 """
 
@@ -40,15 +42,21 @@ class Reading(NamedTuple):
     ``open_comparators``: whether the number of a Quantity with a comparator `<` or `>` stands outside its interval.
     ``below_segments``: whether `:below` of a uri ends at a path segment. ``near_km``: the distance of a `near` without
     one. ``ap``: the share of the value, or of a date's distance from now, that `ap` adds.
+
+    Two more say where a server falls short of R4, so that the rest can be compared. ``timing``: whether a Timing is its
+    "hull", as R4 has it, or each of its "parts" by itself. ``unit``: whether the unit in a composite must be that of
+    the number "here", as R4 has it, or that of such a number "anywhere" in the resource.
     """
 
     missing: Literal["element", "value"] = "element"
     ne_of_several: Literal["any", "all"] = "any"
     text: Literal["start", "words", "within"] = "within"
     open_comparators: bool = True
+    timing: Literal["hull", "parts"] = "hull"
     below_segments: bool = False
     near_km: float = 50.0
     ap: float = 0.1
+    unit: Literal["here", "anywhere"] = "here"
 
 
 class Unreadable(ValueError):

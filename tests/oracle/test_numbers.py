@@ -177,6 +177,15 @@ def test_the_parts_of_a_composite_hold_in_the_same_place(parameter: str, asked: 
     assert holds(PRESSURE, parameter, asked) is found
 
 
+def test_the_unit_of_a_composite_is_that_of_the_number_found() -> None:
+    parts = [{"code": concept("a"), "valueQuantity": {"value": 5, "unit": unit}} for unit in ("mg", "g")]
+    parts[1]["code"] = concept("b")
+    resource = made("Observation", component=parts)
+    assert holds(resource, "component-code-value-quantity", "a$5||mg")
+    assert not holds(resource, "component-code-value-quantity", "a$5||g")
+    assert holds(resource, "component-code-value-quantity", "a$5||g", unit="anywhere")
+
+
 @pytest.mark.parametrize(("asked", "found"), [("gender$mixed", True), ("gender$other", False), ("other$mixed", False)])
 def test_the_example_of_a_group(asked: str, found: bool) -> None:
     characteristic = [

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fhirserver.core.validate import issues
+from tests.counts import examples
 from tests.oracle.broken import broken
 from tests.oracle.evaluate import evaluate, included
 from tests.oracle.extract import JSON
@@ -20,7 +21,7 @@ from tests.oracle.tables import NOW
 from tests.oracle.values import fold
 from tests.oracle.worlds import encoder, make, world_of, worlds
 
-SAMPLES = 60
+SAMPLES = examples(200)
 WORLD = world_of([(type_, seed) for seed in range(4) for type_ in [*KINDS, "Observation", "Patient"]])
 ASKER = Asker(WORLD, 0)
 

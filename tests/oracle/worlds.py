@@ -27,8 +27,9 @@ def make(type_: str, id_: str, seed: int) -> JSON:
     maker = Maker(seed)
     elements = KINDS[type_](maker)
     meta = maker.meta()
-    if "'#c'" in str(elements):
-        elements = {**elements, "contained": maker.contained}
+    contained = [each for each in maker.contained if f"'#{each['id']}'" in str(elements)]
+    if contained:
+        elements = {**elements, "contained": contained}
     return {"resourceType": type_, "id": id_, **({"meta": meta} if meta else {}), **elements}
 
 
