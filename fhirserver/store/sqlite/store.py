@@ -23,7 +23,7 @@ from fhirserver.core.model import (
 )
 from fhirserver.store.bodies import whole
 from fhirserver.store.drafts import refuse_repetition
-from fhirserver.store.sqlite import history, read, scan, schema, verify
+from fhirserver.store.sqlite import history, read, scan, schema, totals, verify
 from fhirserver.store.sqlite.asked import high_water, seq_before
 from fhirserver.store.sqlite.audit import SqliteAudit, insert
 from fhirserver.store.sqlite.blobs import INLINE_BOUND, discard, stage, sweep
@@ -119,10 +119,10 @@ class SqliteStore:
                 ahead.add_done_callback(_forget)
 
     async def count(self, query: Query) -> int:
-        return await self._readers.run(lambda connection: scan.count(connection, self._texts, query))
+        return await self._readers.run(lambda connection: totals.count(connection, self._texts, query))
 
     async def tally(self, query: Query) -> list[Tally]:
-        return await self._readers.run(lambda connection: scan.tally(connection, self._texts, query))
+        return await self._readers.run(lambda connection: totals.tally(connection, self._texts, query))
 
     def history(self, query: HistoryQuery, batch: int = 256) -> AsyncIterator[list[Record]]:
         # What a grant shows may be rare, and is then looked for among thousands: never on the loop.

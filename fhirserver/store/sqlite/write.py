@@ -13,7 +13,7 @@ from fhirserver.core.model import CURRENT, Draft, Facts, Guard, Index, Record
 from fhirserver.core.stamp import digest, instant, render
 from fhirserver.store.bodies import STAMP_PART, stamp_part
 from fhirserver.store.drafts import all_terms, check_version
-from fhirserver.store.sqlite import scan
+from fhirserver.store.sqlite import totals
 from fhirserver.store.sqlite.asked import high_water
 from fhirserver.store.sqlite.codec import Entries, Meta, hash_term, joined, pack, unpack_metas
 from fhirserver.store.sqlite.intern import Interner, Texts, delete_rows, insert_rows
@@ -70,7 +70,7 @@ class Transaction:
         """Check everything, then store the drafts as new versions."""
         for guard in guards:
             # A cache of its own: what this transaction interned may be rolled back, and its ids given away again.
-            if scan.count(self.connection, Texts(), guard.query) != guard.count:
+            if totals.count(self.connection, Texts(), guard.query) != guard.count:
                 raise Conflict(guard.reason)
         if not drafts:
             return []
