@@ -30,7 +30,7 @@ DATE = "Observation|date"
 
 @pytest.fixture(autouse=True)
 def small_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, size in {"_FEW": 3, "_SMALL": 20, "_WIDE": 60, "RANGE": 64, "_REACH": 128}.items():
+    for name, size in {"_FEW": 3, "_SMALL": 20, "_PROBE": 40, "_WIDE": 60, "RANGE": 64, "_REACH": 128}.items():
         monkeypatch.setattr(ways, name, size)
 
 
@@ -180,7 +180,7 @@ async def test_every_way_of_reading_gives_what_the_model_gives(
     url: str, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With sizes so small that a handful of versions has wide ways in."""
-    for name, size in {"_FEW": 0, "_SMALL": 1, "_WIDE": 2, "RANGE": 2, "_REACH": 5}.items():
+    for name, size in {"_FEW": 1, "_SMALL": 1, "_PROBE": 2, "_WIDE": 3, "RANGE": 2, "_REACH": 5}.items():
         monkeypatch.setattr(ways, name, size)
     async with started(url, clock) as store:
         await agree(store, clock, examples(40, "mongo"))

@@ -16,6 +16,8 @@ from fhirserver.store.mongo.read import Found, high_water, merged, narrowed, rea
 from fhirserver.store.mongo.ways import Plan, bounds, planned
 
 _WINDOW = 768
+_THIN = 8
+"""A look that finds less than this part of what is wanted has gone a way that is too wide."""
 
 
 def scanning(
@@ -38,8 +40,12 @@ class Scan:
         self._left = query.limit
         self._after = query.after
         self._plan: Plan | None = None
+        self._thoroughly = False
+        """Whether the plan that is to be made must be the best, since a look by the first one found little."""
         self._until = CURRENT
-        self._range = ways.RANGE
+        self._range: int | None = None
+        """How many seqs the next look takes; None: all there are."""
+        self._room: int | None = None
         self._window = self._batch
         self._ready: list[Record] = []
         self._done = False
@@ -54,28 +60,25 @@ class Scan:
 
     async def _step(self) -> tuple[list[Record], bool]:
         query = self._query
-        if self._plan is None:
-            if filters.empty(query):
-                return [], True
-            self._after, until, room = await bounds(self._database, query, self._session)
-            self._until = CURRENT if until is None else until
-            self._plan = await planned(self._database, query, room, self._session)
-        as_of = await self._moment(self._plan)
+        if filters.empty(query):
+            return [], True
+        plan = self._plan or await self._begin()
+        as_of = await self._moment(plan)
         end = last_one = self._until if as_of is None else min(self._until, as_of)
-        if self._plan.reach is not None:  # in ranges, so that no look tests or sorts all there is
-            end = min(end, self._after + min(self._range, self._plan.reach))
+        if self._range is not None:  # so that no look tests or sorts all there is
+            end = min(end, self._after + self._range)
         if end <= self._after:
             return [], True
         last = end == last_one
-        arms = [*self._plan.arms, *([] if as_of is None else [filters.past(query, as_of)])]
+        arms = [*plan.arms, *([] if as_of is None else [filters.past(query, as_of)])]
         cut_short, more = await narrowed(self._database, arms, self._after, end, query.visible, self._session)
         last = last and cut_short == end
         wanted = self._window if self._left is None else min(self._window, self._left)
         found = await self._read(arms, cut_short, wanted, more)
         records, cut = merged(found, wanted, cut_short)
-        if last:
-            self._drop_exhausted(found, cut)
-        self._widen(records, wanted)
+        if last and query.as_of is not None:
+            self._plan = _without_exhausted(plan, found, cut)
+        self._widen(plan, len(records), wanted)
         if query.as_of is not None:  # what is read without a snapshot should not grow old
             self._window = max(self._batch, min(4 * self._batch, _WINDOW))
         self._after = cut
@@ -109,27 +112,37 @@ class Scan:
         query = self._query
         if query.as_of is not None:
             return query.as_of
-        if len(plan.arms) > 1 or plan.reach is not None or filters.is_large(query.visible):
+        if len(plan.arms) > 1 or plan.first is not None or filters.is_large(query.visible):
             return (await high_water(self._database, self._session)).seq
         return None
 
-    def _drop_exhausted(self, found: Sequence[Found], cut: int) -> None:
-        """A snapshot of current versions only shrinks: an arm that had nothing beyond needs no further look."""
-        if self._query.as_of is not None and self._plan is not None:
-            left = [
-                arm
-                for arm, each in zip(self._plan.arms, found, strict=False)
-                if each.full or (each.records and each.records[-1].seq > cut)
-            ]
-            self._plan = self._plan._replace(arms=left)
+    async def _begin(self) -> Plan:
+        if not self._thoroughly:
+            self._after, until, self._room = await bounds(self._database, self._query, self._session)
+            self._until = CURRENT if until is None else until
+        plan = await planned(self._database, self._query, self._room, self._session, thoroughly=self._thoroughly)
+        self._plan, self._range = plan, plan.first
+        return plan
 
-    def _widen(self, records: Sequence[Record], wanted: int) -> None:
-        if len(records) < wanted:
-            self._range *= 8
-            if self._plan is not None and self._plan.then is not None:
-                self._plan = self._plan.then
+    def _widen(self, plan: Plan, found: int, wanted: int) -> None:
+        """The next look takes about as many seqs as hold what is wanted, going by this one."""
+        if self._range is None:
+            return
+        if plan.tentative and found * _THIN < wanted:
+            self._plan, self._thoroughly = None, True
         else:
-            self._range = max(ways.RANGE, 2 * (records[-1].seq - self._after))
+            factor = min(8.0, 1.5 * wanted / found) if found else 8.0
+            self._range = max(ways.RANGE, min(int(self._range * factor), plan.reach))
+
+
+def _without_exhausted(plan: Plan, found: Sequence[Found], cut: int) -> Plan:
+    """A snapshot of current versions only shrinks: an arm that had nothing beyond needs no further look."""
+    left = [
+        arm
+        for arm, each in zip(plan.arms, found, strict=False)
+        if each.full or (each.records and each.records[-1].seq > cut)
+    ]
+    return plan._replace(arms=left)
 
 
 class Departed:
