@@ -73,10 +73,17 @@ def included(
 def _check_include(name: str, value: str) -> None:
     """Unreadable unless it is `*`, or a reference of a type with perhaps the type it goes to."""
     source, code, target = (*value.split(":"), "", "")[:3]
-    known = name.partition(":")[2] in ("", "iterate") and (source == "*" or (source in RESOURCE_TYPES and bool(code)))
-    if known and code not in ("", "*"):
-        known = _parameter(source, code).type == "reference"
-    if not known or value.count(":") > 2 or (target and target not in RESOURCE_TYPES):
+    if name.partition(":")[2] not in ("", "iterate") or value.count(":") > 2:
+        raise Unreadable(f"{name}={value}")
+    if source != "*" and (source not in RESOURCE_TYPES or not code):
+        raise Unreadable(f"{name}={value}")
+    if target and target not in RESOURCE_TYPES:
+        raise Unreadable(f"{name}={value}")
+    if code in ("", "*"):
+        return
+    parameter = _parameter(source, code)
+    possible = RESOURCE_TYPES if parameter.targets == ("Resource",) else parameter.targets
+    if parameter.type != "reference" or (target and target not in possible):
         raise Unreadable(f"{name}={value}")
 
 

@@ -81,7 +81,7 @@ def location(m: Maker) -> JSON:
 def encounter(m: Maker) -> JSON:
     return {
         "status": m.one(["planned", "in-progress", "finished"]),
-        "class": m.coding() or {"code": "a"},
+        "class": m.coding(),
         **m.given(
             type=lambda: m.some(m.concept),
             subject=lambda: m.to("Patient", "Patient", "Group"),

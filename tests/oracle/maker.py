@@ -51,12 +51,14 @@ class Maker:
 
     def coding(self, codes: Sequence[str] = pools.CODES) -> JSON:
         made = {"code": self.one(codes), **self.given(system=lambda: self.one(pools.SYSTEMS), display=self.text)}
-        return made if self.maybe(0.95) else self.given(0.9, system=lambda: self.one(pools.SYSTEMS), display=self.text)
+        if self.maybe(0.95):
+            return made
+        return self.given(0.9, system=lambda: self.one(pools.SYSTEMS), display=self.text) or made
 
     def concept(self, codes: Sequence[str] = pools.CODES) -> JSON:
         if self.maybe(0.1):
             return {"text": self.text()}
-        return {"coding": self.some(lambda: self.coding(codes) or {"code": "a"}), **self.given(0.4, text=self.text)}
+        return {"coding": self.some(lambda: self.coding(codes)), **self.given(0.4, text=self.text)}
 
     def identifier(self) -> JSON:
         made = self.given(

@@ -341,7 +341,7 @@ def _says(text: str, wanted: str, reading: Reading) -> bool:
     if reading.text == "within":
         return wanted in text
     starts = [found.start() for found in re.finditer(f"(?={re.escape(wanted)})", text)]
-    return any(at == 0 or (reading.text == "words" and not text[at - 1].isalnum()) for at in starts)
+    return any(at == 0 or (reading.text == "words" and not re.match(r"\w", text[at - 1])) for at in starts)
 
 
 def _is_token(node: Node, parts: Sequence[str]) -> bool:

@@ -87,8 +87,11 @@ class Asker:
             ways = [(source, each.code) for each in self._ways(source)]
             if self.maybe(0.15) or not ways:
                 return name, self.one(["*", f"{source}:*"])
-        target = self.one(["", "", "", ":Patient", ":Organization", ":Observation"])
-        return name, ":".join(self.one(ways)) + target
+        source, code = self.one(ways)
+        nodes = self._nodes(source, search_parameters(source)[code])
+        known = {str(node.value.get("reference", "")).partition("/")[0] for node in nodes if node.type == "Reference"}
+        target = self.one([f":{each}" for each in sorted(known & set(KINDS))] or [""])
+        return name, f"{source}:{code}" + self.one(["", target])
 
     def pair(self, type_: str, depth: int = 3) -> Pair:
         """One parameter of this type with a value; chains go through at most ``depth`` links."""

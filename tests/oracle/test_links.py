@@ -222,6 +222,7 @@ WRONG: list[tuple[str, str, str]] = [
     ("Patient", "_sort", "general-practitioner"),
     ("Patient", "_include", "Patient:nothing"),
     ("Patient", "_include", "Patient:gender"),
+    ("Patient", "_include", "Patient:organization:Patient"),
     ("Patient", "_include", "Nothing:patient"),
     ("Patient", "_include", "Patient"),
     ("Patient", "_include:recurse", "Patient:organization"),
