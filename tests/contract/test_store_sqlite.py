@@ -53,6 +53,20 @@ async def test_a_store_of_a_later_schema_version_is_refused_with_a_sentence(file
         await open_store(f"sqlite:///{file}", clock=Clock()).start()
 
 
+async def test_a_store_of_the_first_schema_version_is_brought_up(file: Path) -> None:
+    with sqlite3.connect(file) as connection:
+        connection.execute("CREATE TABLE sorts(region, name, value, seq, PRIMARY KEY (region, name, value, seq))")
+        connection.execute("PRAGMA user_version = 1")
+    connection.close()
+    store = open_store(f"sqlite:///{file}", clock=Clock())
+    await store.start()
+    await store.close()
+    with sqlite3.connect(file) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone()[0] == SCHEMA_VERSION
+        assert not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'sorts'").fetchall()
+    connection.close()
+
+
 async def test_the_file_and_its_log_are_for_their_owner_only(tmp_path: Path) -> None:
     store = open_store(f"sqlite:///{tmp_path}/x.db", clock=Clock())
     await store.start()

@@ -140,7 +140,6 @@ _KEYS = {
     "terms": (("region", "INTEGER"), ("hash", "INTEGER"), ("seq", "INTEGER")),
     "texts": (("region", "INTEGER"), ("name", "INTEGER"), ("text", "TEXT"), ("seq", "INTEGER")),
     "spans": (("region", "INTEGER"), ("name", "INTEGER"), ("lo", "REAL"), ("hi", "REAL"), ("seq", "INTEGER")),
-    "sorts": (("region", "INTEGER"), ("name", "INTEGER"), ("value", ""), ("seq", "INTEGER")),
     "entries": (("seq", "INTEGER"),),
 }
 """Primary keys with their affinities: without the casts SQLite compares row values by scanning the table."""

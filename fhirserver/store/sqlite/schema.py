@@ -18,7 +18,9 @@ from contextlib import suppress
 
 from fhirserver.core.errors import Unavailable
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+_OLDER = {1: "DROP TABLE sorts"}
+"""What leads from each older version to the one after it: sort keys are read from ``entries`` alone since version 2."""
 _APPLICATION = 0x46484952  # "FHIR"; tells our file from another program's database
 PAGE_SIZE = 4096
 """Measured (tests/bench/store_probe.py): a commit of one resource changes some thirty pages, so small pages make it
@@ -96,9 +98,6 @@ CREATE TABLE texts(
 CREATE TABLE spans(
     region INTEGER NOT NULL, name INTEGER NOT NULL, lo REAL NOT NULL, hi REAL NOT NULL, seq INTEGER NOT NULL,
     PRIMARY KEY (region, name, lo, hi, seq)) WITHOUT ROWID;
-CREATE TABLE sorts(
-    region INTEGER NOT NULL, name INTEGER NOT NULL, value NOT NULL, seq INTEGER NOT NULL,
-    PRIMARY KEY (region, name, value, seq)) WITHOUT ROWID;
 CREATE TABLE entries(seq INTEGER PRIMARY KEY, packed BLOB NOT NULL);
 
 -- Bodies out of line; ``staged`` is when an unpublished one was begun, NULL once a version has it.
@@ -161,6 +160,7 @@ def prepare(path: str) -> None:
         connection.execute("BEGIN IMMEDIATE")  # of two processes that start together one creates
         try:
             if _is_ours(connection):
+                _bring_up(connection)
                 connection.execute(HISTORY_FEED)
             else:
                 _create(connection)
@@ -182,7 +182,7 @@ def _is_ours(connection: sqlite3.Connection) -> bool:
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if application == _APPLICATION:
-        if version != SCHEMA_VERSION:
+        if version != SCHEMA_VERSION and version not in _OLDER:
             raise Unavailable(
                 f"The store has schema version {version}; this server knows version {SCHEMA_VERSION}. "
                 "Use the server version that wrote it, or a later one."
@@ -191,6 +191,13 @@ def _is_ours(connection: sqlite3.Connection) -> bool:
     if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
         raise Unavailable("The store's file is a database of another program.")
     return False
+
+
+def _bring_up(connection: sqlite3.Connection) -> None:
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    for number in range(version, SCHEMA_VERSION):
+        connection.execute(_OLDER[number])
+    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 
 def _create(connection: sqlite3.Connection) -> None:

@@ -141,7 +141,6 @@ def _rows(entries: Entries) -> dict[str, list[tuple[object, ...]]]:
         "terms": [(number,) for number in entries.hashes()],
         "texts": list(entries.texts),
         "spans": list(entries.spans),
-        "sorts": list(entries.sorts),
     }
 
 
@@ -150,7 +149,6 @@ _KEYS = {
     "terms": "region = ? AND hash = ?",
     "texts": "region = ? AND name = ? AND text = ?",
     "spans": "region = ? AND name = ? AND lo = ? AND hi = ?",
-    "sorts": "region = ? AND name = ? AND value = ?",
 }
 
 

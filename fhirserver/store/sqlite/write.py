@@ -20,7 +20,7 @@ from fhirserver.store.sqlite.intern import Interner, Texts, delete_rows, insert_
 from fhirserver.store.sqlite.read import entries_of
 from fhirserver.store.sqlite.schema import REGION_BITS
 
-INDEX_TABLES = ("chart", "terms", "texts", "spans", "sorts")
+INDEX_TABLES = ("chart", "terms", "texts", "spans")
 """Rows of current versions; deleted when one is superseded."""
 
 
@@ -134,7 +134,6 @@ class Transaction:
             rows["terms"] += [(region, number, seq) for number in entries.hashes()]
             rows["texts"] += [(region, *text, seq) for text in entries.texts]
             rows["spans"] += [(region, *span, seq) for span in entries.spans]
-            rows["sorts"] += [(region, *sort, seq) for sort in entries.sorts]
         for table, values in rows.items():
             delete_rows(self.connection, table, values)
         if keep:
@@ -255,7 +254,6 @@ class _Rows:
         self._terms: list[tuple[int, int, int]] = []
         self._texts: list[tuple[int, int, str, int]] = []
         self._spans: list[tuple[int, int, float, float, int]] = []
-        self._sorts: list[tuple[int, int, str | float, int]] = []
         self._entries: list[tuple[int, bytes]] = []
 
     def add(self, seq: int, entries: Entries, facts: tuple[object, ...]) -> None:
@@ -264,7 +262,6 @@ class _Rows:
         self._terms += [(region, number, seq) for number in entries.hashes()]
         self._texts += [(region, name, text, seq) for name, text in entries.texts]
         self._spans += [(region, name, lo, hi, seq) for name, lo, hi in entries.spans]
-        self._sorts += [(region, name, value, seq) for name, value in entries.sorts]
         self._entries.append((seq, pack((seq, entries))))
 
     def insert(self, connection: sqlite3.Connection) -> None:
@@ -273,5 +270,4 @@ class _Rows:
         insert_rows(connection, "terms", 3, self._terms)
         insert_rows(connection, "texts", 4, self._texts)
         insert_rows(connection, "spans", 5, self._spans)
-        insert_rows(connection, "sorts", 4, self._sorts)
         insert_rows(connection, "entries", 2, self._entries)
