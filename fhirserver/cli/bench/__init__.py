@@ -45,6 +45,17 @@ def bench(
         list[str] | None,
         typer.Option("--data", metavar="PATH", help="With --sizes: files to ingest instead of generated charts."),
     ] = None,
+    search: Annotated[
+        bool, typer.Option("--search", help="Instead, measure searches over stores of growing size, and the index.")
+    ] = False,
+    patients: Annotated[
+        list[int] | None,
+        typer.Option("--patients", metavar="N", help="With --search: charts in each store; two or more times."),
+    ] = None,
+    consents: Annotated[
+        list[int] | None,
+        typer.Option("--consents", metavar="N", help="With --search: consents of each organisation; 0 leaves it out."),
+    ] = None,
     json: AsJson = False,
 ) -> None:
     """Measure the rows of the performance table: a real server process, a real client, gate and audit on."""
@@ -52,6 +63,10 @@ def bench(
 
     if data and not sizes:
         raise ValueError("--data goes with --sizes only.")
+    if (patients or consents) and not search:
+        raise ValueError("--patients and --consents go with --search only.")
+    if search and sizes:
+        raise ValueError("Give --search or --sizes, not both.")
     with _ended_cleanly(), tempfile.TemporaryDirectory(prefix="fhirserver-bench-", dir=folder) as made:
         where = place(store, Path(made))
         try:
@@ -63,7 +78,11 @@ def bench(
                 parts = _parts(Path(made), where, quick, [Path(each) for each in data or ()])
                 result["parts"] = [{**part._asdict(), "per_million": round(part.per_million)} for part in parts]
             else:
-                rows = _rows(Path(made), where, quick)
+                rows = (
+                    _searches(where, Path(made), quick, patients, consents)
+                    if search
+                    else _rows(Path(made), where, quick)
+                )
                 result["rows"] = [_plain(row) for row in rows]
         finally:
             where.remove()
@@ -73,7 +92,13 @@ def bench(
         _show_parts(parts) if sizes else _show_rows(rows)
         show("\n" + ", ".join(f"{name} {value}" for name, value in result["machine"].items()))
     if write:
-        words = (where.name, "sizes" if sizes else "", "data" if data else "", "quick" if quick else "")
+        words = (
+            where.name,
+            "search" if search else "",
+            "sizes" if sizes else "",
+            "data" if data else "",
+            "quick" if quick else "",
+        )
         _write(result, "-".join(filter(None, words)) or "full")
 
 
@@ -95,8 +120,22 @@ def _rows(folder: Path, where: Place, quick: bool) -> list[Row]:
     from fhirserver.cli.bench import row, rows
     from fhirserver.cli.bench.site import Site
 
+    return _heard(rows.measure(Site(folder, where), row.QUICK if quick else row.FULL, say))
+
+
+def _searches(
+    where: Place, folder: Path, quick: bool, patients: list[int] | None, consents: list[int] | None
+) -> list[Row]:
+    from fhirserver.cli.bench import searchrows
+
+    size = searchrows.size(where, quick=quick, patients=patients, consents=consents)
+    return _heard(searchrows.measure(where, folder, size, say))
+
+
+def _heard(rows: Iterator[Row]) -> list[Row]:
+    """The rows, each told as it comes."""
     measured = []
-    for one in rows.measure(Site(folder, where), row.QUICK if quick else row.FULL, say):
+    for one in rows:
         say(f"  {one.name}: {_figure(one.figure)} {one.unit} ({one.verdict})")
         measured.append(one)
     return measured

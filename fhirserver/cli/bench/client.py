@@ -15,6 +15,7 @@ from itertools import cycle
 from typing import NamedTuple
 
 _LENGTH = re.compile(rb"content-length: (\d+)", re.IGNORECASE)
+_CHUNKED = re.compile(rb"transfer-encoding: *chunked", re.IGNORECASE)
 _LAST_CHUNK = b"0\r\n\r\n"
 
 
@@ -169,7 +170,7 @@ class Beside(NamedTuple):
 
 
 def _ask_all(client: Client, asks: Sequence[Ask], clients: int) -> Rate:
-    lines = [_Line(client) for _ in range(clients)]
+    lines = [Line(client) for _ in range(clients)]
     times: list[float] = []
 
     def work(number: int) -> None:
@@ -188,7 +189,7 @@ def _ask_all(client: Client, asks: Sequence[Ask], clients: int) -> Rate:
 
 
 def _ask_beside(client: Client, small: Sequence[Ask], large: Ask, clients: int, before: float) -> Beside:
-    lines = [_Line(client) for _ in range(clients)]
+    lines = [Line(client) for _ in range(clients)]
     ended = threading.Event()
     seen: list[tuple[float, float]] = []
 
@@ -205,7 +206,7 @@ def _ask_beside(client: Client, small: Sequence[Ask], large: Ask, clients: int, 
     try:
         time.sleep(before)
         began = time.perf_counter()
-        _Line(client).timed(large)
+        Line(client).timed(large)
         until = time.perf_counter()
     finally:
         ended.set()
@@ -216,7 +217,7 @@ def _ask_beside(client: Client, small: Sequence[Ask], large: Ask, clients: int, 
     return Beside(alone, during, until - began)
 
 
-class _Line:
+class Line:
     """A kept connection that does as little as can be: beside a thousand requests a second, `http.client` shows."""
 
     def __init__(self, client: Client) -> None:
@@ -225,7 +226,12 @@ class _Line:
         self._token = client.token
 
     def timed(self, ask: Ask) -> float:
-        """Milliseconds for one answer that names its length; RuntimeError when it is neither a 200 nor a 201."""
+        """Milliseconds for one answer."""
+        return self.answer(ask)[0]
+
+    def answer(self, ask: Ask) -> tuple[float, bytes]:
+        """Milliseconds for one answer, and its body as it came (with the marks between its chunks, if it came in
+        chunks); RuntimeError when it is neither a 200 nor a 201."""
         began = time.perf_counter()
         self._socket.sendall(ask.head(self._token) + ask.body)
         answer = self._socket.recv(1 << 16)
@@ -233,12 +239,14 @@ class _Line:
             answer += self._more()
         head, _, body = answer.partition(b"\r\n\r\n")
         length = _LENGTH.search(head)
-        if not head.startswith((b"HTTP/1.1 200", b"HTTP/1.1 201")) or length is None:
+        if not head.startswith((b"HTTP/1.1 200", b"HTTP/1.1 201")) or not (length or _CHUNKED.search(head)):
             raise RuntimeError(f"{ask.path}: {answer[:400].decode(errors='replace')}")
-        got = len(body)
-        while got < int(length[1]):
-            got += len(self._more())
-        return (time.perf_counter() - began) * 1000
+        pieces, got, tail = [body], len(body), body[-8:]
+        while got < int(length[1]) if length else not tail.endswith(b"\r\n" + _LAST_CHUNK):
+            pieces.append(self._more())
+            got += len(pieces[-1])
+            tail = (tail + pieces[-1])[-8:]
+        return (time.perf_counter() - began) * 1000, b"".join(pieces)
 
     def _more(self) -> bytes:
         piece = self._socket.recv(1 << 16)

@@ -57,8 +57,9 @@ class Site:
             raise RuntimeError(f"fhirserver {' '.join(words)}: {done.stderr or done.stdout}")
         return done.stdout
 
-    def ingest(self, resources: Iterator[charts.Resource], *, owned: bool = True) -> tuple[int, float]:
-        """Write the resources to a file and ingest it: how many, and the seconds of the command."""
+    def ingest(self, resources: Iterator[charts.Resource], *words: str, owned: bool = True) -> tuple[int, float]:
+        """Write the resources to a file and ingest it (``words``: more options): how many, and the seconds of the
+        command."""
         self._files += 1
         path = self.folder / f"input-{self._files}.ndjson"
         count = 0
@@ -67,7 +68,7 @@ class Site:
                 out.write(line)
                 count += 1
         began = time.perf_counter()
-        report = self.command("ingest", str(path), *(("--organization", CUSTODIAN) if owned else ()), "--json")
+        report = self.command("ingest", str(path), *(("--organization", CUSTODIAN) if owned else ()), *words, "--json")
         spent = time.perf_counter() - began
         path.unlink()
         if msgspec.json.decode(report)["rejected"]:

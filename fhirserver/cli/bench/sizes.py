@@ -46,9 +46,9 @@ def measure(site: Site, count: int, files: Sequence[Path], tell: Tell) -> list[P
         site.ingest(_charts(range(1, count // CHART + 1), 1))
     site.place.settle()
     if not isinstance(site.place, Engine):
-        return _tables(site)
+        return tables(site)
     fresh = site.place.sizes()
-    parts = _collection("current", fresh["current"], "resource") + _within(site.place, fresh) + _natives(fresh)
+    parts = collection("current", fresh["current"], "resource") + within(site.place, fresh) + _natives(fresh)
     tell("second versions and reads")
     if files:
         site.ingest(_charts(range(1, 6), 1))
@@ -59,8 +59,8 @@ def measure(site: Site, count: int, files: Sequence[Path], tell: Tell) -> list[P
     later = site.place.sizes()
     return (
         parts
-        + _collection("history", later["history"], "superseded version")
-        + _collection("audit", later["audit"], "audit row")
+        + collection("history", later["history"], "superseded version")
+        + collection("audit", later["audit"], "audit row")
     )
 
 
@@ -77,7 +77,7 @@ def _read(site: Site, running: Running) -> None:
     running.reader.rate((paths * 3)[:1000], 4)
 
 
-def _collection(name: str, stats: Mapping[str, Any], each: str) -> list[Part]:
+def collection(name: str, stats: Mapping[str, Any], each: str) -> list[Part]:
     count = int(stats["count"])
     documents = Part(f"{name}, documents", count, each, int(stats["storageSize"]))
     indexes = sorted(stats["indexSizes"].items(), key=lambda item: -int(item[1]))
@@ -88,7 +88,7 @@ _INDEX_ENTRIES = ("terms", "texts", "spans", "sorts")
 _SAMPLE = 5_000
 
 
-def _within(place: Engine, stats: Mapping[str, Mapping[str, Any]]) -> list[Part]:
+def within(place: Engine, stats: Mapping[str, Mapping[str, Any]]) -> list[Part]:
     """What the documents of ``current`` consist of, as BSON before any compression: what a write sends to the engine
     and its log."""
     import bson
@@ -121,14 +121,15 @@ def _natives(stats: Mapping[str, Mapping[str, Any]]) -> list[Part]:
     ]
 
 
-def _tables(site: Site) -> list[Part]:
-    """The embedded store's tables and indexes, as the file's pages hold them."""
+def tables(site: Site, *, least: int = 1_000_000) -> list[Part]:
+    """The embedded store's tables and indexes of more than ``least`` bytes, as the file's pages hold them."""
     path = sqlite_path(site.environment["FHIRSERVER_STORE"])
     resources = int(msgspec.json.decode(site.command("stats", "--json"))["resources"])
     try:
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
             found = connection.execute(
-                "SELECT name, sum(pgsize) AS size FROM dbstat GROUP BY name HAVING size > 1000000 ORDER BY size DESC"
+                "SELECT name, sum(pgsize) AS size FROM dbstat GROUP BY name HAVING size > ? ORDER BY size DESC",
+                (least,),
             ).fetchall()
     except sqlite3.OperationalError:  # a SQLite without this table
         found = [("the whole file", path.stat().st_size if path else 0)]

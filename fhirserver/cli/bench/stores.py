@@ -32,6 +32,9 @@ class Place(Protocol):
     def describe(self) -> dict[str, Any]:
         """What the engine says of itself."""
 
+    def another(self, folder: Path) -> Place:
+        """One more of the same kind, empty; ``folder`` is where its files go."""
+
     def remove(self) -> None:
         """Leave nothing."""
 
@@ -49,6 +52,9 @@ class Embedded:
 
     def describe(self) -> dict[str, Any]:
         return {"sqlite": sqlite3.sqlite_version}
+
+    def another(self, folder: Path) -> Embedded:
+        return Embedded(folder)
 
     def remove(self) -> None:
         """Nothing: the folder goes."""
@@ -89,6 +95,9 @@ class Engine:
         kinds = [kind for kind in info.get("storageEngines", ()) if kind == "documentdb"]
         engine = "DocumentDB over the MongoDB wire protocol, announced as" if kinds else "MongoDB"
         return {"engine": f"{engine} {info['version']}", "pymongo": pymongo.version}
+
+    def another(self, folder: Path) -> Engine:
+        return Engine(self.url, folder)
 
     def sizes(self) -> dict[str, dict[str, Any]]:
         """The storage statistics of each collection that holds anything."""
