@@ -44,18 +44,17 @@ class Answers(Protocol):
 
 
 class OverHTTP:
-    """The server, asked as an operator; every page of an answer is read."""
+    """The server, asked as an operator; every page of an answer is read. ``world`` was loaded in this order."""
 
-    def __init__(self, server: Served, client: httpx.AsyncClient, types: Sequence[str]) -> None:
-        self.server = server
+    def __init__(self, client: httpx.AsyncClient, world: Sequence[JSON]) -> None:
         self.client = client
-        self.types = sorted(set(types))
+        self.order = [key_of(resource) for resource in world]
 
     async def stored(self) -> list[JSON]:
         found = []
-        for type_ in self.types:
-            found += [entry["resource"] for entry in await self._entries(f"{type_}", [("_count", "1000")])]
-        return found
+        for type_ in sorted({key.partition("/")[0] for key in self.order}):
+            found += [entry["resource"] for entry in await self._entries(type_, [("_count", "1000")])]
+        return sorted(found, key=lambda resource: self.order.index(key_of(resource)))
 
     async def answer(self, type_: str | None, pairs: Pairs) -> Answer:
         try:

@@ -63,14 +63,27 @@ class Asker:
         """Another draw from the same world."""
         return Asker(self.world, seed, self.known)
 
-    def query(self) -> tuple[str, list[Pair]]:
-        """A type, and one to three parameters that all must hold; sometimes an order."""
+    def query(self) -> tuple[str | None, list[Pair]]:
+        """A type, and one to three parameters that all must hold; sometimes an order. Seldom of several types."""
+        if self.maybe(0.05):
+            return None, self._of_types()
         type_ = self.one([resource["resourceType"] for resource in self.world] or sorted(KINDS))
         pairs = [self.pair(type_) for _ in range(self.one([1, 1, 1, 2, 3]))]
         if type_ in SORTABLE and self.maybe(0.2):
             codes = self.random.sample([*SORTABLE[type_], "_id", "_lastUpdated"], k=self.one([1, 2]))
             pairs.append(("_sort", ",".join(self.one(["", "-"]) + code for code in codes)))
         return type_, pairs
+
+    def _of_types(self) -> list[Pair]:
+        """A search of the whole system: its types, and a parameter that every type has."""
+        types = sorted({resource["resourceType"] for resource in self.world})
+        named = self.random.sample(types, k=min(len(types), self.one([1, 2, 3])))
+        common = ("_id", "_tag", "_security", "_profile", "_source", "_lastUpdated")
+        pairs = [
+            self._plain(search_parameters(named[0])[code], [])
+            for code in self.random.sample(common, k=self.one([1, 1, 2]))
+        ]
+        return [("_type", ",".join(named)), *pairs]
 
     def includes(self, type_: str) -> list[Pair]:
         """One to three parameters that ask for more than the matches."""

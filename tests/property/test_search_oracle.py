@@ -33,22 +33,22 @@ PHASES = (Phase.explicit, Phase.reuse, Phase.generate)
 """No shrinking: each attempt would be a server of its own, and a difference names its search and its resources."""
 
 seeds = st.integers(0, 2**32)
-Question = Callable[[Asker, int], tuple[str, Pairs]]
+Question = Callable[[Asker, int], tuple[str | None, Pairs]]
 
 
-def chosen(asker: Asker, seed: int) -> tuple[str, Pairs]:
+def chosen(asker: Asker, seed: int) -> tuple[str | None, Pairs]:
     """A search for matches."""
     return asker.again(seed).query()
 
 
-def joined(asker: Asker, seed: int) -> tuple[str, Pairs]:
+def joined(asker: Asker, seed: int) -> tuple[str | None, Pairs]:
     """A search, often for all of a type, with what is to come with the matches."""
     again = asker.again(seed)
     type_, pairs = again.query()
-    return type_, [*pairs[: seed % 2], *again.includes(type_)]
+    return type_, [*pairs[: seed % 2], *again.includes(type_)] if type_ else pairs
 
 
-def senseless(_: Asker, seed: int) -> tuple[str, Pairs]:
+def senseless(_: Asker, seed: int) -> tuple[str | None, Pairs]:
     """A parameter that a server answers with 400."""
     type_, pair = broken(seed)
     return type_, [pair]
@@ -72,7 +72,7 @@ async def differences(kind: str, world: Sequence[JSON], of: Sequence[int], quest
         async with served(Path(folder), kind, clock=clock) as server:
             await loaded(server, world, clock)
             async with server.client() as client:
-                subject = OverHTTP(server, client, [resource["resourceType"] for resource in world])
+                subject = OverHTTP(client, world)
                 stored = await subject.stored()
                 assert len(stored) == len(world)
                 asker = Asker(stored, 0)
