@@ -38,6 +38,10 @@ SORTABLE = {
 }
 
 
+SIGNIFICANT = 12
+"""Characters of a number in a search: within what a double holds, so that a server may keep its numbers as such."""
+
+
 def escaped(text: str) -> str:
     """With a backslash before what separates values (R4 3.1.1.4.7)."""
     return "".join(f"\\{c}" if c in "\\,|$" else c for c in text)
@@ -311,6 +315,7 @@ class Asker:
 
     def _digits(self, value: Any) -> str:
         text = format(Decimal(str(value)), "f")
+        text = text[:SIGNIFICANT] if "." in text else text
         bent = [text, text, f"{text}0" if "." in text else f"{text}.0", self.one(pools.DECIMALS[:20]), "1e2"]
         if len(text) > 2 and text[-2] not in ".-":
             bent.append(text[:-1])
