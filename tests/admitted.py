@@ -91,6 +91,7 @@ async def world(folder: Path, kind: str = "sqlite") -> AsyncIterator[World]:
         store = open_store(url, clock=lambda: made[0].now if made else START)
         made.append(World(store))
         await store.start()
+        await made[0].gate.start()
         try:
             yield made[0]
         finally:

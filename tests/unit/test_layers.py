@@ -35,7 +35,7 @@ async def test_deriving_facts_again_is_audited_and_moves_the_policy_epoch(server
     upkeep = server.gate.upkeep(subject="command:me")
     assert await upkeep.reindex(lambda done, total: told.append((done, total))) == 2
     assert told[-1] == (2, 2)
-    assert await server.gate.check(named) == before + 1
+    assert await server.gate.check(named) == before + 2, "when it begins, and when it is done"
     rows = [row for row in await server.audit() if row.interaction == "reindex"]
     assert [(row.subject, row.outcome) for row in rows] == [("command:me", "intent"), ("command:me", "complete")]
     assert rows[1].intent == rows[0].id
