@@ -6,7 +6,7 @@ search by POST carry the sealed page alone, so that what was posted to stay out 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Literal
 from urllib.parse import parse_qsl, quote, urlencode
 
@@ -68,47 +68,73 @@ async def asked_of(
 
     Fault BAD_REQUEST naming the parameter; UNSUPPORTED_MEDIA for a body that is no form.
     """
-    hidden_request = f"{path}/_search"
-    pairs = list(request.query_params.multi_items())
-    hidden = ""
-    if request.method == "POST":
-        pairs += await _form(request, server)
-        hidden = urlencode(pairs) or "_count=50"
-    elif {name for name, _ in pairs} - GENERAL - TOLERATED == {"_page"}:
-        hidden = Paging(server, scoped, hidden_request, "").opened(dict(pairs)["_page"]).query
-        pairs += parse_qsl(hidden, keep_blank_values=True)
-    general, rest = _sorted_out(pairs)
+    posted = f"{path}/_search"
+    pairs, hidden = await given(request, server, scoped, posted, lambda: _form(request, server))
+    wanted, rest = sorted_out(pairs, strict=strict(request))
     over: tuple[tuple[str, str], ...] = ()
     if types is None:
         over = tuple(pair for pair in rest if pair[0] == "_type")
         types, rest = _types(rest)
     base = server.fhir_base(request) + "/"
     rest = [(name, _own(types, name, value, base)) for name, value in rest]
-    sets = await value_sets(scoped, rest)
-    search = parse(types, rest, now=server.clock(), values=sets)
-    if search.unknown and strict(request):
-        raise bad(search.unknown[0][:64], "is not known here (Prefer: handling=strict)")
-    one = {name: value for name, value in general if name != "_elements"}
+    search = parse(types, rest, now=server.clock(), values=await value_sets(scoped, rest))
+    must_be_known(request, search.unknown)
+    asked = answer_of(request, search, (*over, *search.applied), wanted, path=path, posted=posted, hidden=hidden)
+    explain = ("__explain", "true") in wanted and scoped.principal.caller is CallerClass.OPERATOR
+    return msgspec.structs.replace(asked, explain=explain)
+
+
+async def given(
+    request: Request, server: Server, scoped: Scoped, posted: str, body: Callable[[], Awaitable[Pairs]]
+) -> tuple[Pairs, str]:
+    """The parameters of a request, and the same as one text where links must not show them: in a POST and its pages.
+    ``posted`` is what such pages are bound to; ``body`` gives the parameters in the body of a POST."""
+    pairs = list(request.query_params.multi_items())
+    if request.method == "POST":
+        pairs += await body()
+        return pairs, urlencode(pairs) or "_count=50"
+    if {name for name, _ in pairs} - GENERAL - TOLERATED != {"_page"}:
+        return pairs, ""
+    hidden = Paging(server, scoped, posted, "").opened(dict(pairs)["_page"]).query
+    return pairs + parse_qsl(hidden, keep_blank_values=True), hidden
+
+
+def answer_of(
+    request: Request,
+    search: Search,
+    applied: tuple[tuple[str, str], ...],
+    wanted: Pairs,
+    *,
+    path: str,
+    posted: str,
+    hidden: str,
+) -> Asked:
+    """A search with how its answer is ``wanted``; ``applied`` are the parameters that its links repeat."""
+    one = {name: value for name, value in wanted if name != "_elements"}
     summary = summary_of(one.get("_summary"))
-    names = elements_of([value for name, value in general if name == "_elements"])
-    shown = tuple((name, value) for name, value in general if name in GENERAL | {"_total"})
-    applied = (*over, *search.applied, *shown)
+    names = elements_of([value for name, value in wanted if name == "_elements"])
+    applied += tuple((name, value) for name, value in wanted if name in GENERAL | {"_total"})
     count = 0 if summary == "count" else min(number("_count", one.get("_count", str(DEFAULT_COUNT))), MAX_COUNT)
-    explain = one.get("__explain") == "true" and scoped.principal.caller is CallerClass.OPERATOR
+    types = search.types
     return Asked(
         search=search,
         path=path,
         media_type=content_type(request, one.get("_format")),
-        request=hidden_request if hidden else f"{path}?{urlencode(applied)}",
+        request=posted if hidden else f"{path}?{urlencode(applied)}",
         count=count,
         total=_total(one.get("_total", "none")),
         page=one.get("_page"),
         hidden=hidden,
         project=None if count == 0 else projection_of(names, summary),
-        explain=explain,
         applied=applied,
         told={"type": ",".join(types) if len(types) < 20 else "all", "query": f"?{urlencode(applied)}"},
     )
+
+
+def must_be_known(request: Request, unknown: Sequence[str]) -> None:
+    """Fault BAD_REQUEST for unknown parameters where the caller asked for strictness."""
+    if unknown and strict(request):
+        raise bad(unknown[0][:64], "is not known here (Prefer: handling=strict)")
 
 
 async def _form(request: Request, server: Server) -> Pairs:
@@ -123,12 +149,13 @@ async def _form(request: Request, server: Server) -> Pairs:
         raise Fault(Kind.BAD_REQUEST, "The form is not UTF-8.") from None
 
 
-def _sorted_out(pairs: Pairs) -> tuple[Pairs, Pairs]:
-    """(how the answer is wanted, what is looked for)."""
+def sorted_out(pairs: Pairs, *, strict: bool) -> tuple[Pairs, Pairs]:
+    """(how the answer is wanted, what is looked for). A parameter that is empty is as if it were not there (R4 search
+    §3.1.1.3), but for who is ``strict``."""
     general: Pairs = []
     rest: Pairs = []
     for name, value in pairs:
-        if name in TOLERATED - GENERAL:
+        if name in TOLERATED - GENERAL or not (strict or value.strip()):
             continue
         if name not in _ONCE | GENERAL:
             rest.append((name, value))

@@ -15,6 +15,7 @@ import msgspec
 import fhirserver
 from fhirserver.core.definitions import RESOURCE_TYPES, Edition, edition
 from fhirserver.core.search import answered
+from fhirserver.core.search.references import targets
 from fhirserver.http import patch
 from fhirserver.http.definitions import canonical
 from fhirserver.http.negotiation import FHIR_JSON, GENERIC
@@ -50,6 +51,17 @@ UNSTATED = frozenset({"health", "capabilities"})
 WRITES = frozenset({"create", "update", "patch", "delete", "$meta-add", "$meta-delete"})
 SERVER_WRITTEN = frozenset({"AuditEvent"})
 """Types that nobody but the server writes."""
+
+PATIENT_COMPARTMENT = "http://hl7.org/fhir/CompartmentDefinition/patient"
+"""The one compartment that can be searched; its canonical."""
+
+DOCUMENTED = {
+    "docref": "Documents that are stored; none are made, so on-demand=true has an empty answer. Any type and any "
+    "profile may be asked for, several as alternatives; the profile is one that the DocumentReference claims. Without "
+    "start and end: the most recent current document of each type, and of the CCD (LOINC 34133-9) where no type is "
+    "named."
+}
+"""What a definition leaves to the server and wants said here."""
 
 TRIAL_USE = frozenset(
     {
@@ -133,7 +145,9 @@ def _rest(rows: Sequence[Row], options: Options) -> Json:
     if system:
         rest["interaction"] = [{"code": code} for code in dict.fromkeys(system)]
     operations = _operations("", [row for row in rows if not row.types()])
-    return rest | ({"operation": operations} if operations else {})
+    rest |= {"operation": operations} if operations else {}
+    charts = any("{member}" in row.path for row in rows)
+    return rest | ({"compartment": [PATIENT_COMPARTMENT]} if charts else {})
 
 
 def _security(rows: Iterable[Row], options: Options) -> Json:
@@ -167,13 +181,35 @@ def _resource(type_: str, rows: Sequence[Row], options: Options) -> Json:
             {"name": name, "definition": parameter.url, "type": parameter.type}
             for name, parameter in answered(type_).items()
         ]
+        resource["searchInclude"] = ["*", *(f"{type_}:{code}" for code in _references(type_))]
+        resource["searchRevInclude"] = ["*", *_referring(edition())[type_]]
     operations = _operations(type_, [row for row in of_type if not refused(row.interaction, type_)])
     return resource | ({"operation": operations} if operations else {})
 
 
 def _operations(type_: str, rows: Iterable[Row]) -> list[Json]:
     names = dict.fromkeys(row.interaction[1:] for row in rows if row.interaction.startswith("$"))
-    return [{"name": name, "definition": canonical(type_, name, _BASE)} for name in sorted(names)]
+    return [
+        {"name": name, "definition": canonical(type_, name, _BASE)}
+        | ({"documentation": DOCUMENTED[name]} if name in DOCUMENTED else {})
+        for name in sorted(names)
+    ]
+
+
+def _references(type_: str) -> list[str]:
+    return [code for code, parameter in answered(type_).items() if parameter.type == "reference"]
+
+
+@lru_cache(maxsize=2)
+def _referring(_edition: Edition) -> dict[str, list[str]]:
+    """Per type the ``Type:parameter`` that may refer to it."""
+    found: dict[str, list[str]] = {type_: [] for type_ in RESOURCE_TYPES}
+    for source in sorted(RESOURCE_TYPES):
+        parameters = answered(source)
+        for code in _references(source):
+            for type_ in set(targets(parameters[code], source)) & RESOURCE_TYPES:
+                found[type_].append(f"{source}:{code}")
+    return found
 
 
 def _answers(code: str, type_: str, rows: Iterable[Row]) -> bool:

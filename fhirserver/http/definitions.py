@@ -36,6 +36,8 @@ OF_ANY = frozenset({"validate", "meta", "meta-add", "meta-delete"})
 """Operations that R4 defines for every type."""
 OF_ONE = frozenset({"Patient-everything", "Encounter-everything", "Group-everything"})
 """Operations that R4 defines for one type."""
+OF_US_CORE = {"DocumentReference-docref": "http://hl7.org/fhir/us/core/OperationDefinition/docref"}
+"""Operations that US Core defines, and their canonical URLs."""
 OURS = ("Person-everything",)
 """Ids of our OperationDefinitions; each is a file of `fhirserver.data`."""
 
@@ -54,6 +56,8 @@ def canonical(type_: str, name: str, base: str) -> str:
     if name in OF_ANY:
         return f"{OFFICIAL}Resource-{name}"
     known = f"{type_}-{name}"
+    if known in OF_US_CORE:
+        return OF_US_CORE[known]
     return f"{OFFICIAL}{known}" if known in OF_ONE else f"{base}/OperationDefinition/{known}"
 
 
@@ -122,8 +126,7 @@ def search_parameter(id_: str) -> bytes:
         "expression": parameter.expression,
         "target": targets,
         "component": [
-            {"definition": f"{_OF_R4}{each.id}", "expression": each.expression}
-            for each in parameter.components
+            {"definition": f"{_OF_R4}{each.id}", "expression": each.expression} for each in parameter.components
         ],
     }
     return msgspec.json.encode(

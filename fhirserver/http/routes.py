@@ -16,6 +16,7 @@ from fhirserver.http.binary import create_binary, read_binary, update_binary
 from fhirserver.http.create import create
 from fhirserver.http.definitions import definition, is_ours
 from fhirserver.http.delete import delete, delete_conditional
+from fhirserver.http.docref import docref
 from fhirserver.http.everything import everything, everything_encounter, everything_group, everything_type
 from fhirserver.http.health import live, ready
 from fhirserver.http.history import history_instance, history_system, history_type
@@ -84,6 +85,7 @@ ROUTES: tuple[Row, ...] = (
     Row(("GET", "POST"), FHIR_BASE + "/{type=Group}/{id}/$everything", "$everything", everything_group),
     Row(("GET", "POST"), FHIR_BASE + "/{type=Encounter}/{id}/$everything", "$everything", everything_encounter),
     Row(("GET", "POST"), FHIR_BASE + "/{type=Person|Patient}/$everything", "$everything", everything_type),
+    Row(("GET", "POST"), FHIR_BASE + "/{type=DocumentReference}/$docref", "$docref", docref),
     Row(("POST",), FHIR_BASE + "/{type}/$validate", "$validate", validate_type),
     Row(("GET", "POST"), FHIR_BASE + "/{type}/{id}/$validate", "$validate", validate_instance),
     Row(("GET", "POST"), FHIR_BASE + "/$meta", "$meta", meta_summary),

@@ -11,7 +11,7 @@ meanwhile, and a deep page costs what the first one costs.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import msgspec
 from starlette.requests import Request
@@ -20,6 +20,7 @@ from starlette.types import ASGIApp
 from fhirserver.core import bundle
 from fhirserver.core.model import CURRENT, Key, Query, Record
 from fhirserver.core.page import Page, Position
+from fhirserver.core.search import Search
 from fhirserver.core.stamp import instant
 from fhirserver.http.asking import Asked, asked_of
 from fhirserver.http.included import Included
@@ -43,7 +44,7 @@ async def search_type(request: Request, server: Server) -> ASGIApp:
     type_ = request.path_params["type"]
     scoped = await server.gate.admit(bearer(request), interaction="search-type", type=type_)
     asked = await asked_of(request, server, scoped, (type_,), path=type_)
-    return await _answer(request, server, await scoped.everyone(), asked, "search-type")
+    return await answer(request, server, await scoped.everyone(), asked, "search-type")
 
 
 async def search_compartment(request: Request, server: Server) -> ASGIApp:
@@ -52,22 +53,32 @@ async def search_compartment(request: Request, server: Server) -> ASGIApp:
     scoped = await server.gate.admit(bearer(request), interaction="search-type", type=type_)
     chart = await scoped.chart(Key("Patient", patient))
     asked = await asked_of(request, server, chart.scoped, (type_,), path=f"Patient/{patient}/{type_}")
-    return await _answer(request, server, chart.scoped, asked, "search-type", within=patient)
+    return await answer(request, server, chart.scoped, asked, "search-type", within=patient)
 
 
 async def search_system(request: Request, server: Server) -> ASGIApp:
     """The same over several types, which `_type` names; only parameters that all of them have."""
     scoped = await server.gate.admit(bearer(request), interaction="search-system")
     asked = await asked_of(request, server, scoped, None, path="")
-    return await _answer(request, server, await scoped.everyone(), asked, "search-system")
+    return await answer(request, server, await scoped.everyone(), asked, "search-system")
 
 
-async def _answer(
-    request: Request, server: Server, scoped: Scoped, asked: Asked, interaction: str, *, within: str | None = None
+async def answer(
+    request: Request,
+    server: Server,
+    scoped: Scoped,
+    asked: Asked,
+    interaction: str,
+    *,
+    within: str | None = None,
+    narrowed: Callable[[int], Awaitable[Search]] | None = None,
 ) -> ASGIApp:
+    """The searchset. ``within``: of the chart of this Patient only. ``narrowed``: what is searched for at a snapshot,
+    where that depends on what there is."""
     paging = Paging(server, scoped, asked.request, scoped.grant.digest)
     here = await paging.here(asked.page)
-    matches = await matches_of(scoped, asked.search, as_of=here.as_of, within=within)
+    search = asked.search if narrowed is None else await narrowed(here.as_of)
+    matches = await matches_of(scoped, search, as_of=here.as_of, within=within)
     if asked.page is None:
         total = await _total(scoped, asked, matches, type_level=within is None)
         here = msgspec.structs.replace(here, total=total, query=asked.hidden)

@@ -6,7 +6,7 @@ and the HealthEx API for `_offset`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -18,6 +18,7 @@ from fhirserver.core.definitions import RESOURCE_TYPES
 from fhirserver.core.errors import Fault, Kind
 from fhirserver.core.jsontext import UNREADABLE
 from fhirserver.core.model import MAX_TIME, MIN_TIME
+from fhirserver.core.search.values import escape
 from fhirserver.http.limits import pieces
 from fhirserver.http.negotiation import must_be_json
 from fhirserver.http.subset import elements_of, summary_of
@@ -68,16 +69,19 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
 async def pairs_of(request: Request) -> Pairs:
     """The parameters of a GET's query string, and of a POST's Parameters body."""
     pairs = list(request.query_params.multi_items())
-    if request.method != "POST":
-        return pairs
+    return pairs + await parameters_of(request) if request.method == "POST" else pairs
+
+
+async def parameters_of(request: Request, *, codings: Collection[str] = ()) -> Pairs:
+    """The parameters of a Parameters body; those of ``codings`` may be a Coding, which comes as a search's token."""
     raw = b"".join([piece async for piece in pieces(request, limit=MOST_BODY)])
     if not raw.strip():
-        return pairs
+        return []
     must_be_json(request, missing=False)
-    return pairs + _from_parameters(raw)
+    return _from_parameters(raw, codings)
 
 
-def _from_parameters(raw: bytes) -> Pairs:
+def _from_parameters(raw: bytes, codings: Collection[str]) -> Pairs:
     try:
         body = msgspec.json.decode(raw)
     except RecursionError as error:
@@ -89,16 +93,25 @@ def _from_parameters(raw: bytes) -> Pairs:
     given = body.get("parameter", [])
     if not isinstance(given, list):
         raise Fault(Kind.BAD_REQUEST, "parameter must be a list.", expression="Parameters.parameter")
-    return [_parameter(item, f"Parameters.parameter[{index}]") for index, item in enumerate(given)]
+    return [_parameter(item, f"Parameters.parameter[{index}]", codings) for index, item in enumerate(given)]
 
 
-def _parameter(item: Any, place: str) -> tuple[str, str]:
+def _parameter(item: Any, place: str, codings: Collection[str]) -> tuple[str, str]:
     if not isinstance(item, dict) or not isinstance(item.get("name"), str):
         raise Fault(Kind.BAD_REQUEST, "A parameter needs a name.", expression=place)
+    if item["name"] in codings and "valueCoding" in item:
+        return item["name"], _token(item["valueCoding"], place)
     values = [value for key, value in item.items() if key.startswith("value")]
     if len(values) != 1 or isinstance(values[0], dict | list) or values[0] is None:
         raise Fault(Kind.BAD_REQUEST, f"{item['name']} needs one primitive value.", expression=place)
     return item["name"], str(values[0])
+
+
+def _token(coding: Any, place: str) -> str:
+    given = [coding.get(name, "") for name in ("system", "code")] if isinstance(coding, dict) else ["", ""]
+    if not (all(isinstance(each, str) for each in given) and given[1]):
+        raise Fault(Kind.BAD_REQUEST, "A Coding needs a code.", expression=f"{place}.valueCoding")
+    return "|".join(escape(each) for each in given if each)
 
 
 def parse(pairs: Sequence[tuple[str, str]], *, strict: bool) -> Selection:
@@ -135,7 +148,7 @@ def parse(pairs: Sequence[tuple[str, str]], *, strict: bool) -> Selection:
     return Selection(
         types=types,
         since=since,
-        care=_care(one.get("start"), one.get("end")),
+        care=care(one.get("start"), one.get("end")),
         elements=elements,
         summary=None if summary == "count" else summary,
         departed=departed,
@@ -195,7 +208,8 @@ def moment(name: str, value: str) -> tuple[int, int]:
         raise bad(name, str(error)) from error
 
 
-def _care(start: str | None, end: str | None) -> tuple[int, int] | None:
+def care(start: str | None, end: str | None) -> tuple[int, int] | None:
+    """First and last millisecond of the care dates that `start` and `end` name; None where neither does."""
     if start is None and end is None:
         return None
     first = moment("start", start)[0] if start else MIN_TIME

@@ -65,6 +65,7 @@ _NEEDS = {
     "history-instance": ("r", "r"),
     "search-type": ("s", "s"),
     "search-system": ("s", "s"),
+    "$docref": ("s", "s"),
     "history-type": ("s", "s"),
     "history-system": ("s", "s"),
     "create": ("c", "rs"),

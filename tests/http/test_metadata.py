@@ -11,12 +11,14 @@ import httpx
 import pytest
 
 from fhirserver.core.definitions import RESOURCE_TYPES, search_parameters
+from fhirserver.core.search import parse
 from fhirserver.core.validate import issues
 from fhirserver.http import capabilities
 from fhirserver.http.capabilities import INTERACTIONS, SYSTEM, UNSTATED, Options, refused, statement
-from fhirserver.http.definitions import OURS
+from fhirserver.http.definitions import OF_US_CORE, OURS
 from fhirserver.http.patch import JSON_PATCH
 from fhirserver.http.routes import ROUTES, Row
+from fhirserver.http.valuesets import NOTHING_KNOWN
 from tests.build import load, patient, practitioner
 from tests.served import Served, served
 
@@ -113,8 +115,32 @@ def test_definitions_of_operations_are_those_of_r4_or_are_served_here() -> None:
             if url.startswith(BASE):
                 assert url.removeprefix(f"{BASE}/OperationDefinition/") in OURS
                 assert url.endswith(f"/{type_}-{each['name']}")
+            elif f"{type_}-{each['name']}" in OF_US_CORE:
+                assert url.startswith("http://hl7.org/fhir/us/core/OperationDefinition/")
             else:
                 assert url.startswith("http://hl7.org/fhir/OperationDefinition/")
+
+
+def test_what_may_go_along_is_stated_as_searches_take_it() -> None:
+    found = resources()
+    for type_, resource in found.items():
+        for name, stated_ in (("_include", resource["searchInclude"]), ("_revinclude", resource["searchRevInclude"])):
+            assert len(set(stated_)) == len(stated_)
+            some = {"*", *stated_[:10], *stated_[-10:]} & set(stated_)
+            search = parse((type_,), [(name, each) for each in sorted(some)][:20], now=0, values=NOTHING_KNOWN)
+            assert {"*"} <= {"*" if each.source == "*" else "" for each in search.includes}
+            if name == "_include":
+                assert {each.source for each in search.includes} <= {"*", type_}
+    assert "MedicationRequest:medication" in found["MedicationRequest"]["searchInclude"]
+    for type_ in ("Patient", "Observation", "Medication", "QuestionnaireResponse"):
+        assert "Provenance:target" in found[type_]["searchRevInclude"]
+    assert "Observation:performer" not in found["Medication"]["searchRevInclude"]
+
+
+def test_the_compartment_is_stated_where_a_route_searches_it() -> None:
+    assert rest()["compartment"] == ["http://hl7.org/fhir/CompartmentDefinition/patient"]
+    rows = tuple(row for row in ROUTES if "{member}" not in row.path)
+    assert "compartment" not in json.loads(statement(BASE, rows, Options()))["rest"][0]
 
 
 def test_conditional_interactions_are_stated_where_routes_answer_them() -> None:

@@ -20,15 +20,16 @@ ANSWERS_TO_NOBODY = {401, 403, 404}
 LISTS = {
     "search-type": {"empty grant", "other patient"},
     "search-system": {"empty grant", "other patient", "wrong scope"},
+    "$docref": {"empty grant", "other patient"},
     "history-type": {"empty grant", "other patient"},
     "history-system": {"empty grant", "other patient", "wrong scope"},
 }
 """What has an empty answer for those who may ask and have nothing to see."""
 
 
-IDS = {"Person": "p", "Patient": "p", "Observation": "o", "Binary": "b", "Group": "g", "Encounter": "e"}
+IDS = {"Person": "p", "Patient": "p", "Observation": "o", "Binary": "b", "Group": "g", "Encounter": "e", "DocumentReference": "d"}
 CONDITIONAL = frozenset({"update", "patch", "delete"})
-UNSENT = frozenset({"$everything", "$meta", "search-type", "search-system"})
+UNSENT = frozenset({"$everything", "$meta", "search-type", "search-system", "$docref"})
 """What is asked for by POST without a body as well."""
 WRITES = frozenset({"create", "update", "patch", "delete", "transaction", "$meta-add", "$meta-delete", "$validate"})
 
@@ -42,6 +43,8 @@ def paths(row: Row) -> list[str]:
     )
     if row.interaction in CONDITIONAL and "{id}" not in filled:
         filled += "?identifier=1"
+    if row.interaction == "$docref":
+        filled += "?patient=p"
     return list(dict.fromkeys(filled.replace("{type}", kind).replace("{id}", IDS[kind]) for kind in kinds))
 
 
