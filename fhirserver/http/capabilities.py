@@ -189,11 +189,11 @@ def _resource(type_: str, rows: Sequence[Row], options: Options) -> Json:
 
 def _operations(type_: str, rows: Iterable[Row]) -> list[Json]:
     names = dict.fromkeys(row.interaction[1:] for row in rows if row.interaction.startswith("$"))
-    return [
-        {"name": name, "definition": canonical(type_, name, _BASE)}
-        | ({"documentation": DOCUMENTED[name]} if name in DOCUMENTED else {})
-        for name in sorted(names)
-    ]
+    found: list[Json] = []
+    for name in sorted(names):
+        told = {"documentation": DOCUMENTED[name]} if name in DOCUMENTED else {}
+        found.append({"name": name, "definition": canonical(type_, name, _BASE), **told})
+    return found
 
 
 def _references(type_: str) -> list[str]:

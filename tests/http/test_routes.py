@@ -27,7 +27,15 @@ LISTS = {
 """What has an empty answer for those who may ask and have nothing to see."""
 
 
-IDS = {"Person": "p", "Patient": "p", "Observation": "o", "Binary": "b", "Group": "g", "Encounter": "e", "DocumentReference": "d"}
+IDS = {
+    "Person": "p",
+    "Patient": "p",
+    "Observation": "o",
+    "Binary": "b",
+    "Group": "g",
+    "Encounter": "e",
+    "DocumentReference": "d",
+}
 CONDITIONAL = frozenset({"update", "patch", "delete"})
 UNSENT = frozenset({"$everything", "$meta", "search-type", "search-system", "$docref"})
 """What is asked for by POST without a body as well."""

@@ -159,7 +159,9 @@ async def test_what_cannot_be_understood_is_named(clinic: Served, query: str, na
     assert answer.json()["issue"][0]["expression"] == [named]
 
 
-@pytest.mark.parametrize("query", ["name=&birthdate=", "_id=&_sort=&_count=", "_include=&_summary=&_total=%20", "&&_x="])
+@pytest.mark.parametrize(
+    "query", ["name=&birthdate=", "_id=&_sort=&_count=", "_include=&_summary=&_total=%20", "&&_x="]
+)
 async def test_an_empty_parameter_is_as_if_it_were_not_there(clinic: Served, query: str) -> None:
     answer = await clinic.get(f"Patient?gender=female&{query}")
     assert names(answer) == ["Patient/p"]
