@@ -23,6 +23,7 @@ from fhirserver.core.page import Page, Position
 from fhirserver.core.search import Search
 from fhirserver.core.stamp import instant
 from fhirserver.http.asking import Asked, asked_of
+from fhirserver.http.explain import explained
 from fhirserver.http.included import Included
 from fhirserver.http.paging import Paging
 from fhirserver.http.respond import SECURITY_HEADERS
@@ -79,6 +80,8 @@ async def answer(
     here = await paging.here(asked.page)
     search = asked.search if narrowed is None else await narrowed(here.as_of)
     matches = await matches_of(scoped, search, as_of=here.as_of, within=within)
+    if asked.explain:
+        return await explained(scoped, matches, asked)
     if asked.page is None:
         total = await _total(scoped, asked, matches, type_level=within is None)
         here = msgspec.structs.replace(here, total=total, query=asked.hidden)

@@ -256,6 +256,11 @@ class Scoped(Charts):
         self._verify({(tally.type, tally.facts) for tally in tallies})
         return tallies
 
+    async def explain(self, query: Query) -> list[str]:
+        """As `Store.explain`, of what the grant admits; for operators, since it tells of the store as a whole."""
+        self._must_operate()
+        return await self._store.explain(await self._narrowed(query))
+
     async def high_water(self) -> HighWater:
         """As `Store.high_water`."""
         return await self._store.high_water()
@@ -367,7 +372,7 @@ class Scoped(Charts):
     def _must_operate(self) -> None:
         """Importing asks for no scopes, so it is for system work alone."""
         if self.principal.caller is not CallerClass.OPERATOR:
-            raise Fault(Kind.FORBIDDEN, "Only the operator may import.")
+            raise Fault(Kind.FORBIDDEN, "Only the operator may do this.")
 
     def _loader(self) -> Loader:
         return Loader(self._store, self._trail, self.principal)

@@ -57,6 +57,11 @@ class Matches:
         """Whether the index alone answers."""
         return not self._filters
 
+    @property
+    def asked_singly(self) -> list[str]:
+        """What is asked of each candidate, by name."""
+        return [type(each).__name__.strip("_").lower() for each in self._filters]
+
     async def looks(
         self, *, after: int = 0, limit: int | None = None, bodies: bool = True, sorts: tuple[str, ...] = ()
     ) -> AsyncIterator[Look]:

@@ -94,6 +94,9 @@ class Store(Protocol):
     async def tally(self, query: Query) -> list[Tally]:
         """The records `scan` would give, counted by (type, facts, supports); order is not defined."""
 
+    async def explain(self, query: Query) -> list[str]:
+        """How `scan` would read the first of them: by which indexes, a sentence each. No value of the query is told."""
+
     def history(self, query: HistoryQuery, batch: int = 256) -> AsyncIterator[list[Record]]:
         """Versions, newest first, in non-empty batches of at most ``batch``; nothing twice.
 

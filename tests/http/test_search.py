@@ -178,3 +178,27 @@ async def test_an_unknown_parameter_is_left_out_of_self_and_refused_where_strict
     assert "code=a" in link(answer, "self")
     async with clinic.client(headers={"Prefer": "handling=strict"}) as client:
         assert (await client.get("Observation?favourite=red")).status_code == 400
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "Observation?code=a",
+        "Patient?name=eva&birthdate=1970",
+        "Observation?code=a&date=ge2026-01-05",
+        "Patient?_has:Observation:patient:code=a",
+        "Patient/p/Observation?code=a",
+    ],
+)
+async def test_an_operator_is_told_how_a_search_is_answered(clinic: Served, query: str) -> None:
+    answer = await clinic.get(f"{query}&__explain=true")
+    assert answer.status_code == 200, answer.text
+    told = [issue["diagnostics"] for issue in answer.json()["issue"]]
+    assert answer.json()["resourceType"] == "OperationOutcome"
+    store = [each for each in told if each.startswith("Store:")]
+    assert store
+    assert any("INDEX" in each or "PRIMARY KEY" in each for each in store)
+    assert "1970" not in answer.text
+    assert "eva" not in answer.text
+    member = await clinic.get(f"{query}&__explain=true", clinic.token("member", org="clinic"))
+    assert member.json()["resourceType"] == "Bundle"

@@ -39,6 +39,7 @@ from fhirserver.store.mongo.client import (
 )
 from fhirserver.store.mongo.codec import INLINE_BOUND, Prepared, prepare
 from fhirserver.store.mongo.committer import Committer, Job
+from fhirserver.store.mongo.explain import explain
 from fhirserver.store.mongo.ledger import MongoLedger
 from fhirserver.store.mongo.presence import Presence
 from fhirserver.store.mongo.schema import COUNTER
@@ -197,6 +198,10 @@ class MongoStore:
     async def tally(self, query: Query) -> list[Tally]:
         database = self._database
         return await again(database, lambda: totals.tally(database, query))
+
+    async def explain(self, query: Query) -> list[str]:
+        database = self._database
+        return await again(database, lambda: explain(database, query))
 
     def history(self, query: HistoryQuery, batch: int = 256) -> AsyncIterator[list[Record]]:
         return self._stepped(lambda database: history.Versions(database, query, batch))

@@ -28,6 +28,7 @@ from fhirserver.store.sqlite.asked import high_water, seq_before
 from fhirserver.store.sqlite.audit import SqliteAudit, insert
 from fhirserver.store.sqlite.blobs import INLINE_BOUND, discard, stage, sweep
 from fhirserver.store.sqlite.committer import Committer, Job
+from fhirserver.store.sqlite.explain import explain
 from fhirserver.store.sqlite.file import StoreFile
 from fhirserver.store.sqlite.intern import Texts
 from fhirserver.store.sqlite.ledger import SqliteLedger, increment
@@ -123,6 +124,9 @@ class SqliteStore:
 
     async def tally(self, query: Query) -> list[Tally]:
         return await self._readers.run(lambda connection: totals.tally(connection, self._texts, query))
+
+    async def explain(self, query: Query) -> list[str]:
+        return await self._readers.run(lambda connection: explain(connection, self._texts, query))
 
     def history(self, query: HistoryQuery, batch: int = 256) -> AsyncIterator[list[Record]]:
         # What a grant shows may be rare, and is then looked for among thousands: never on the loop.
