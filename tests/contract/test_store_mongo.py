@@ -15,12 +15,14 @@ import pytest
 from bson import Decimal128
 from pymongo.database import Database
 
+from fhirserver.core.criteria import Text
 from fhirserver.core.errors import Unavailable
 from fhirserver.core.model import Draft, Facts, Index, Key, Query, Record
 from fhirserver.store.mongo.client import refuse_standalone, understand
 from fhirserver.store.mongo.schema import COLLECTIONS, INDEXES, SCHEMA_VERSION
 from fhirserver.store.open import open_store
 from fhirserver.store.port import Store
+from tests.contract.test_criteria import indexed
 from tests.contract.world import START, Clock, derive, draft, found, gathered, names, started, tombstone
 from tests.stores import client_of, database_of, fresh
 
@@ -109,6 +111,24 @@ async def test_a_store_of_another_schema_version_is_refused_with_a_sentence(
     database.store.update_one({"_id": "store"}, {"$set": {"schema": SCHEMA_VERSION + 1}})
     with pytest.raises(Unavailable, match=f"schema version {SCHEMA_VERSION + 1}; this server knows"):
         await open_store(url, clock=Clock()).start()
+
+
+async def test_a_store_of_the_first_schema_version_is_brought_up_and_indexed_again(
+    url: str, database: Database[Document]
+) -> None:
+    async with started(url) as store:
+        await store.commit([indexed("Patient/a", "p", texts=(("Patient|name", "anna"),))])
+        as_it_was = {"$set": {"terms": ["Patient|active=true"]}, "$unset": {"present": ""}}
+        database.current.update_one({"_id": "Patient/a"}, as_it_was)
+    database.store.update_one({"_id": "store"}, {"$set": {"schema": 1}})
+    asked = Query(criteria=(Text("Patient|name", "an"),))
+    async with started(url) as store:
+        assert database.store.find_one({"_id": "store"})["schema"] == SCHEMA_VERSION  # type: ignore[index]
+        [record] = [each async for batch in store.scan(Query()) for each in batch]
+        fresh = indexed("Patient/a", "p", texts=(("Patient|name", "anna"),), present=("name",))
+        await store.reindex([(record, fresh.facts, fresh.index)])
+        assert [each.key async for batch in store.scan(asked) for each in batch] == [record.key]
+        assert [problem async for problem in store.verify(lambda *_: (fresh.facts, fresh.index))] == []
 
 
 def test_a_standalone_server_is_refused_with_what_to_do() -> None:

@@ -19,6 +19,8 @@ from fhirserver.store.mongo.client import Database, again
 
 SCHEMA_VERSION = 2
 """2: terms hold the keys of texts and spans (`keys`), and ``present``."""
+_OLDER = frozenset({1})
+"""Versions that are brought up: their index is stale, which a server tells, and everything else is the same."""
 APPLICATION = "fhirserver"
 MARKER = "store"
 COUNTER = "commits"
@@ -78,7 +80,10 @@ async def prepare(database: Database, *, native: bool) -> None:
     Several servers may start at once on an empty database. ``native``: whether a new store keeps native documents.
     """
     marker = await _marker(database)
-    if marker is not None and marker.get("schema") != SCHEMA_VERSION:
+    if marker is not None and marker.get("schema") in _OLDER:
+        # What is new is in the index alone, which is stale for the server that opens it until it is made again.
+        await database.store.update_one({"_id": MARKER}, {"$set": {"schema": SCHEMA_VERSION}})
+    elif marker is not None and marker.get("schema") != SCHEMA_VERSION:
         raise Unavailable(
             f"The store has schema version {marker.get('schema')}; this server knows version {SCHEMA_VERSION}. "
             "Use the server version that wrote it, or a later one."
