@@ -13,8 +13,10 @@ from pymongo import MongoClient
 from typer.testing import CliRunner
 
 from fhirserver.cli import app, explain
-from fhirserver.cli.bench import bare, row, rows, sizes, stores
+from fhirserver.cli.bench import bare, row, rows, searched, searches, searchrows, sizes, stores
+from fhirserver.cli.bench.client import Ask, Client
 from fhirserver.cli.bench.site import Site
+from fhirserver.cli.bench.turns import in_turns
 from fhirserver.store.mongo.codec import PROJECTION
 from tests.stores import MONGODB_URL, every_kind_for_proof
 
@@ -30,6 +32,8 @@ TINY = row.Size(
     transactions=2,
     entries=200,
 )  # enough to run every line, not to measure anything
+
+TINY_SEARCH = searched.Size(patients=(30, 60), consents=(100, 200), rounds=14, seconds=1, indexed=250, rate=120)
 
 kind = every_kind_for_proof
 
@@ -70,6 +74,12 @@ def test_a_database_that_the_url_names_is_never_the_one_that_is_measured(tmp_pat
         (["--store", "sqlite:///data/fhir.db"], "a file of its own"),
         (["--store", "postgres://u:secret@h/d"], "must begin with"),
         (["--data", "x"], "--sizes"),
+        (["--patients", "5"], "--search"),
+        (["--consents", "5"], "--search"),
+        (["--search", "--sizes"], "not both"),
+        (["--search", "--patients", "5"], "--patients is given twice"),
+        (["--search", "--patients", "5", "--patients", "-5"], "--patients is given twice"),
+        (["--search", "--consents", "7", "--consents", "7"], "--consents is given twice"),
     ],
 )
 def test_what_cannot_be_measured_is_refused_in_a_sentence_without_a_password(arguments: list[str], told: str) -> None:
@@ -166,3 +176,60 @@ def test_sizes_are_told_for_each_part_of_a_store(
         assert parts["current, documents"].number == parts["native documents"].number
     else:
         assert parts
+
+
+def test_sizes_of_a_search_run(tmp_path: Path) -> None:
+    embedded, engine = stores.place(None, tmp_path), stores.place("mongodb://h", tmp_path)
+    assert searchrows.size(embedded, quick=False).patients == (1_000, 8_000, 64_000)
+    assert searchrows.size(engine, quick=False).patients == (1_000, 4_000, 16_000)
+    assert searchrows.size(engine, quick=True) == searched.QUICK
+    chosen = searchrows.size(embedded, quick=True, patients=[9, 3], consents=[0])
+    assert chosen.patients == (3, 9)
+    assert chosen.consents == ()
+
+
+def test_a_search_that_finds_nothing_is_not_measured() -> None:
+    answers = {10: [(1.0, 3), (2.0, 0)], 20: [(1.0, 0), (2.0, 0)]}
+    with pytest.raises(RuntimeError, match="of 20 hardly a search found anything"):
+        searched.ratio("a search", answers, 2.0, 1.5)
+    row_ = searched.ratio("a search", {10: [(2.0, 3)], 20: [(3.0, 5)]}, 2.0, 1.5)
+    assert row_.figure == 1.5
+    assert row_.verdict == "goal"
+
+
+def test_late_charts_come_later_than_all_others() -> None:
+    def dates(resources: Iterator[dict[str, object]]) -> list[str]:
+        return [str(each["effectiveDateTime"]) for each in resources if each["resourceType"] == "Observation"]
+
+    others, late = dates(searches.small_charts(range(50))), dates(searches.late_charts(50))
+    assert max(others) < searches.LATE < min(late)
+    assert len(late) > searches.LATE_CHARTS
+
+
+def test_answers_in_chunks_are_read_to_their_end(tmp_path: Path) -> None:
+    site = Site(tmp_path, stores.Embedded(tmp_path))
+    site.ingest(searches.small_charts(range(12)))
+    ask = Ask(searches.CODE.ask(0).path.replace("code=", "code%3Anot="))  # fifty of nearly all: more than one piece
+    with site.serving() as running:
+        answers = in_turns([running.writer, running.reader], [[ask] * 3, [ask] * 3], seconds=5, warm=1)
+        with pytest.raises(RuntimeError, match="401"):
+            in_turns([Client(running.writer.port, "no token")], [[ask]], seconds=1)
+    assert [found for _, found in answers[0]] == [50] * 3
+    assert [found for _, found in answers[1]] == [0] * 3
+    assert all(spent > 0 for each in answers for spent, _ in each)
+
+
+@pytest.mark.slow
+def test_every_row_of_search_can_be_measured(place: stores.Embedded | stores.Engine, kind: str, tmp_path: Path) -> None:
+    measured = list(searchrows.measure(place, tmp_path, TINY_SEARCH, lambda _: None))
+    names = [one.name for one in measured]
+    assert len(names) == len(set(names))
+    assert all(one.figure > 0 for one in measured)
+    for each in searches.KINDS:
+        (one,) = (one for one in measured if one.name == f"search: {each.name}")
+        assert [set(one.detail[str(count)]) for count in TINY_SEARCH.patients] == [
+            {"p50_ms", "p99_ms", "matches", "searches"}
+        ] * 2
+    for claimed in ("search: deep page", "consents, 200 to 100: Patient?", "index: entries", "index: bytes", "index: an"):
+        assert any(name.startswith(claimed) for name in names), claimed
+    assert not [each for each in tmp_path.iterdir() if each.is_dir()]

@@ -35,15 +35,15 @@ _TABLES = frozenset({"terms", "texts", "spans", "sorts", "entries"})
 
 
 def measure(site: Site, size: Size, tell: Tell) -> Iterator[Row]:
-    """Entries, then what they add to a write, then their bytes in the store that this has filled."""
+    """Entries, their bytes in a store, and what they add to a write (which leaves a store without some of them)."""
     tell("entries of the index")
     yield entries(size.indexed)
-    tell("what the index adds to a write")
-    yield writes(site, size.indexed)
     tell("bytes of the index")
     site.ingest(small_charts(range(size.indexed // CHART)))
     site.place.settle()
     yield bytes_(site)
+    tell("what the index adds to a write")
+    yield writes(site, size.indexed)
 
 
 def entries(count: int) -> Row:
@@ -65,7 +65,9 @@ def writes(site: Site, count: int) -> Row:
 
     What decides access (owners, compartments, labels, references) stays. Making the entries counts as theirs: the time
     that it took is taken off where they are left out."""
-    parts = [list(_lines(number * count, count // TURNS)) for number in range(1, 2 * TURNS + 1)]
+    first = count // CHART + 1
+    each = count // TURNS // CHART + 1
+    parts = [list(_lines(first + number * each, count // TURNS)) for number in range(2 * TURNS)]
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         whole, without = runner.run(_write(site.environment, parts))
     bare = statistics.median(spent - made for spent, made in without)
