@@ -11,7 +11,8 @@ The forms, which `core.search` must know as well (``name`` is ``Type|code``):
   `:below`), cut at `values.TEXT_LIMIT`. A reference parameter that selects canonicals has both too.
 * string: the normalised text (`values.normalise`) and, for `:exact`, the term ``name:exact=`` with the original
   (`values.exact`); of a HumanName or Address each part and its `text`.
-* date: (``name``, first, last) in milliseconds. number: (``name``, value, value).
+* date: (``name``, first, last) in milliseconds; of a Timing once, from the first to the last of all its times. number:
+  (``name``, value, value). No span's end is below its beginning.
 * quantity: (``name``, value, value) whatever the unit, and once per way to name the unit: ``name=|unit`` for the code
   and for the printed unit without regard to system, and ``name=system|code``; in a UCUM unit that has a canonical one,
   instead of the latter, ``name=~canonical unit`` with the value in that (`core.ucum`). The value is exact: a search

@@ -1,7 +1,8 @@
 """The intervals that ordered FHIR values cover: dates and times in milliseconds, numbers, quantities with their unit.
 
 `core.entries` says how they stand in the index. A quantity's value is exact; a comparator opens the interval at its
-end; a Range, SampledData (from the least to the greatest sample) and a Period are intervals by nature.
+end; a Range, SampledData (from the least to the greatest sample), a Period and a Timing (the outer limits of its times)
+are intervals by nature. No interval ends before it begins: criteria on both its ends rely on that.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ def intervals(type_: str, item: Any) -> list[tuple[Unit, float, float]]:
         bounds = period(item)
         return [(_NO_UNIT, *bounds)] if bounds else []
     if type_ == "Timing":
-        return [(_NO_UNIT, *each) for each in timing(item)]
+        bounds = timing(item)
+        return [(_NO_UNIT, *bounds)] if bounds else []
     if type_ in _NUMBERS:
         value = number(item)
         return [] if value is None else [(_NO_UNIT, value, value)]

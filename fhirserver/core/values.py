@@ -87,31 +87,36 @@ def moment(text: str) -> tuple[int, int] | None:
         low, high = interval(text)
     except ValueError:
         return None
-    return max(low, MIN_TIME), min(max(high, MIN_TIME), MAX_TIME)
+    return min(max(low, MIN_TIME), MAX_TIME), min(max(high, MIN_TIME), MAX_TIME)
 
 
 def period(value: Any) -> tuple[int, int] | None:
-    """A Period's first and last millisecond; a missing end is open; None when both are missing."""
+    """A Period's first and last millisecond; a missing end is open; None when both are missing.
+
+    One that ends before it starts is taken from the earlier date to the later.
+    """
     if type(value) is not dict:
         return None
     start, end = value.get("start"), value.get("end")
     first = moment(start) if type(start) is str else None
     last = moment(end) if type(end) is str else None
-    if first is None and last is None:
-        return None
-    low, high = (first[0] if first else MIN_TIME), (last[1] if last else MAX_TIME)
-    return (low, high) if low <= high else (high, low)
+    if first is None:
+        return (MIN_TIME, last[1]) if last else None
+    if last is None:
+        return first[0], MAX_TIME
+    return (first[0], last[1]) if first[0] <= last[1] else (last[0], first[1])
 
 
-def timing(value: Any) -> list[tuple[int, int]]:
-    """Each event of a Timing, and the bounds of its repetition when they are a Period."""
+def timing(value: Any) -> tuple[int, int] | None:
+    """From the first to the last millisecond of a Timing's events and of its repetition's bounds, where these are a
+    Period: the outer limits of all times, even if there are gaps (R4 search §3.1.1.4.7). None when it names no time."""
     if type(value) is not dict:
-        return []
-    events = value.get("event")
-    found = [moment(event) for event in events if type(event) is str] if type(events) is list else []
+        return None
+    found = [moment(event) for event in items(value.get("event")) if type(event) is str]
     repeat = value.get("repeat")
     found.append(period(repeat.get("boundsPeriod")) if type(repeat) is dict else None)
-    return [each for each in found if each is not None]
+    known = [each for each in found if each is not None]
+    return (min(low for low, _ in known), max(high for _, high in known)) if known else None
 
 
 def number(value: Any) -> float | None:
@@ -128,7 +133,9 @@ def number(value: Any) -> float | None:
 
 
 def limits(low: float | None, high: float | None) -> tuple[float, float] | None:
-    """The interval between two numbers, either open; None when both are."""
-    if low is None and high is None:
-        return None
-    return (MIN_NUMBER if low is None else low), (MAX_NUMBER if high is None else high)
+    """The interval between two numbers, from the lesser to the greater; either end may be open; None when both are."""
+    if low is None:
+        return None if high is None else (MIN_NUMBER, high)
+    if high is None:
+        return low, MAX_NUMBER
+    return (low, high) if low <= high else (high, low)
