@@ -23,6 +23,7 @@ from fhirserver.core.search.values import (
     unescape,
     written,
 )
+from fhirserver.core.ucum import canonical, canonical_interval
 
 PREFIXES = ("eq", "ne", "gt", "lt", "ge", "le", "sa", "eb", "ap")
 
@@ -164,6 +165,44 @@ def test_the_prefixes_of_a_number(prefix: str, text: str, value: float, expected
 )
 def test_a_range_around_the_number(prefix: str, expected: bool) -> None:
     assert number_is(prefix, "5", 3, 8) is expected
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "expected"),
+    [
+        ("0.30000000000000004", 0.30000000000000004, True),
+        ("0.30000000000000004", 0.3, False),
+        ("0.3000000000000000", 0.30000000000000004, True),
+        ("0.300000000000000", 0.30000000000000004, True),
+        ("0.3", 0.30000000000000004, True),
+        ("0.30000000000000000", 0.30000000000000004, False),
+        ("0.1", 0.15, False),
+        ("0.14999999999999999", 0.15, True),
+    ],
+)
+def test_more_digits_than_a_double_has_find_the_number_that_they_write(text: str, value: float, expected: bool) -> None:
+    assert number_is("eq", text, value) is expected
+    assert number_is("ne", text, value) is not expected
+
+
+@given(st.decimals(allow_nan=False, allow_infinity=False, min_value="-1e300", max_value="1e300"), st.integers(0, 20))
+def test_a_number_finds_itself_however_many_digits_it_has(value: Decimal, zeros: int) -> None:
+    text = format(value, "f")[:40]
+    text = text if "." in text else f"{text}."
+    assert number_is("eq", f"{text}{'0' * zeros}".rstrip("."), float(text))
+
+
+@pytest.mark.parametrize("unit", ["mg", "[lb_av]", "Cel", "[degF]", "h"])
+@pytest.mark.parametrize("text", ["0.30000000000000004", "98.6", "98.60000000000000", "0.00000000000000001"])
+def test_a_number_finds_itself_in_its_canonical_unit(text: str, unit: str) -> None:
+    def convert(value: Decimal) -> Decimal | None:
+        known = canonical(value, unit)
+        return known and known[0]
+
+    stored = canonical_interval(float(text), float(text), unit)
+    assert stored is not None
+    asked = numeric("eq", "n", covered(number_of(text), convert))
+    assert holds(asked, Index(spans=(("n", *stored[1:]),)), 0)
 
 
 # --- dates

@@ -7,7 +7,8 @@ Everything ordered is an interval, in the resource as in the search. A date cove
 second; one without a zone is read in UTC. A number covers half a unit of its last digit to both sides, the upper end
 left out: ``100`` is [99.5, 100.5), ``100.00`` is [99.995, 100.005). The specification's example for an exponent,
 ``1e2`` is [95, 105), counts one digit more than is written, and so it is for every number with an exponent and without
-a point. The precision of a number counts for `eq` and `ne` only; for the other prefixes it is the exact point.
+a point. The precision of a number counts for `eq` and `ne` only; for the other prefixes it is the exact point. Numbers
+are compared as doubles, which tell some 16 digits apart: more of them still find the number that they write.
 
 With S the interval asked for and T one of the resource:
 
@@ -129,7 +130,9 @@ def covered(number: Number, convert: Callable[[Decimal], Decimal | None]) -> Cov
     if None in converted:
         raise ValueError("is not a quantity that can be converted")
     point, low, high, least, most = (float(each) for each in converted if each is not None)
-    return Covered(point, Interval(low, nextafter(high, -inf)), Interval(least, most))
+    inside = nextafter(high, -inf)
+    # so many digits that the ends are the same double as the point, or the next: then the upper end is not left out
+    return Covered(point, Interval(low, inside if inside > point else high), Interval(least, most))
 
 
 def numeric(prefix: str, name: str, asked: Covered) -> Criterion:
@@ -166,7 +169,7 @@ def date_of(text: str) -> tuple[int, int]:
     if "T" in text and not _ZONED.search(text):
         text += "Z"
     low, high = interval(text)
-    return max(low, MIN_TIME), min(max(high, MIN_TIME), MAX_TIME)
+    return min(max(low, MIN_TIME), MAX_TIME), min(max(high, MIN_TIME), MAX_TIME)
 
 
 def temporal(prefix: str, name: str, date: tuple[int, int], now: int) -> Criterion:
