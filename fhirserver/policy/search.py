@@ -119,8 +119,8 @@ async def matches_of(scoped: Scoped, search: Search, *, as_of: int | None, withi
         criteria=search.criteria,
         as_of=as_of,
     )
-    for id_ in search.lists:
-        query = _narrowed(query, await _listed(scoped, id_, as_of))
+    for ids in search.lists:
+        query = _narrowed(query, [key for id_ in ids for key in await _listed(scoped, id_, as_of)])
     filters: list[Filter] = []
     for link in search.links:
         query, filter_ = await _linked(scoped, query, search, link, as_of)

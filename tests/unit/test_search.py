@@ -56,10 +56,17 @@ def test_ids_are_keys_and_repeated_ones_narrow() -> None:
 
 
 def test_lists_are_named_by_id() -> None:
-    assert asked("Patient", ("_list", "42"), ("_list", "List/43")).lists == ("42", "43")
+    assert asked("Patient", ("_list", "42"), ("_list", "List/43")).lists == (("42",), ("43",))
+    assert asked("Patient", ("_list", "42,List/43,42"), ("_list", "44")).lists == (("42", "43"), ("44",))
 
 
-@pytest.mark.parametrize("value", ["$current-problems", "1,2", "Patient/1", "a b"])
+def test_no_more_lists_are_read_for_one_parameter_than_a_search_has_parameters() -> None:
+    ids = [str(each) for each in range(MAX_GROUPS + 1)]
+    assert len(asked("Patient", ("_list", ",".join(ids[1:]))).lists[0]) == MAX_GROUPS
+    assert refusal("Patient", ("_list", ",".join(ids))).issues[0].expression == "_list"
+
+
+@pytest.mark.parametrize("value", ["$current-problems", "1,", "1,Patient/2", "Patient/1", "a b"])
 def test_other_lists_are_refused(value: str) -> None:
     assert refusal("Patient", ("_list", value)).issues[0].expression == "_list"
 

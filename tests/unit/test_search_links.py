@@ -67,7 +67,7 @@ def test_what_only_content_tells_is_asked_at_the_end() -> None:
 
 
 def test_a_chain_may_end_in_a_list() -> None:
-    assert end(link("Observation", "patient._list", "42")).lists == ("42",)
+    assert end(link("Observation", "patient._list", "42")).lists == (("42",),)
 
 
 def test_repeated_chains_are_asked_apart() -> None:

@@ -72,8 +72,9 @@ class Search(msgspec.Struct, frozen=True, kw_only=True):
 
     * ``keys`` (`_id`), ``terms`` and ``criteria`` are as in `Query`; a parameter that is nothing but terms is in
       ``terms``.
-    * ``links`` and ``lists`` (`_list`: ids of Lists that each must name the resource) lead to other resources, and
-      ``residuals`` to the content (`core.search.residuals.meets`): the caller resolves them under the caller's grant.
+    * ``links`` and ``lists`` (`_list`: of each group of ids, one of the Lists must name the resource) lead to other
+      resources, and ``residuals`` to the content (`core.search.residuals.meets`): the caller resolves them under the
+      caller's grant.
     * ``order`` and ``includes`` are for the answer.
     * ``applied``: the parameters that count, as they came. ``unknown``: the names of those that do not.
     """
@@ -84,7 +85,7 @@ class Search(msgspec.Struct, frozen=True, kw_only=True):
     criteria: tuple[Criterion, ...] = ()
     links: tuple[Link, ...] = ()
     residuals: tuple[Residual, ...] = ()
-    lists: tuple[str, ...] = ()
+    lists: tuple[tuple[str, ...], ...] = ()
     order: tuple[Order, ...] = ()
     includes: tuple[Include, ...] = ()
     applied: tuple[tuple[str, str], ...] = ()
@@ -118,7 +119,7 @@ class _Found:
         self.criteria: list[Criterion] = []
         self.links: list[Link] = []
         self.residuals: list[Residual] = []
-        self.lists: list[str] = []
+        self.lists: list[tuple[str, ...]] = []
         self.order: list[Order] = []
         self.includes: list[Include] = []
         self.applied: list[tuple[str, str]] = []
@@ -247,10 +248,12 @@ class _Parser:
         found.narrow([Key(type_, each) for type_ in found.types for each in ids if _ID.fullmatch(each)])
 
     def _list(self, found: _Found, label: str, modifier: str, value: str) -> None:
-        id_ = unescape(value).removeprefix("List/")
-        if modifier or not _ID.fullmatch(id_):
-            raise refused(label, "must be the id of one List; functional lists are not supported here")
-        found.lists.append(id_)
+        ids = [unescape(each).removeprefix("List/") for each in self._alternatives(label, value)]
+        if modifier or not all(map(_ID.fullmatch, ids)):
+            raise refused(label, "must be the ids of Lists; functional lists are not supported here")
+        if len(ids) > MAX_GROUPS:
+            raise refused(label, "asks for too many values at once")
+        found.lists.append(tuple(dict.fromkeys(ids)))
 
     def _written(self, label: str, modifier: str, value: str) -> Criterion:
         if modifier == "missing" and value in ("true", "false"):
