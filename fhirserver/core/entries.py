@@ -21,7 +21,8 @@ The forms, which `core.search` must know as well (``name`` is ``Type|code``):
 * composite: the keys of its token and reference components, joined by ``$``, make ``q``: a term ``name=q`` when there
   are only such components, else a text or a span of that name. A quantity stands there whatever its unit: these are the
   most numerous entries of a chart, and the code fixes the unit in practice; a search that names a unit asks for the
-  quantity parameter as well. With two numbers (MolecularSequence) the nth component's span is ``name=q#n``.
+  quantity parameter as well. With two numbers (MolecularSequence) the nth component's span is ``name=q#n``. In both
+  cases that narrows, and the content decides (`core.search.composites`).
 * special (Location `near`): the spans ``name.latitude`` and ``name.longitude``.
 
 `:text` has no entries: display texts would double what is stored for a codable element and few ask for them.

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from fhirserver.core.definitions import parse_path
+from fhirserver.core.search.content import select
 from fhirserver.core.search.near import Place
-from fhirserver.core.search.residuals import Residual, Token, _select, meets
-from tests.asked import asked
+from fhirserver.core.search.residuals import Residual, Token, meets
+from tests.asked import asked, found
 
 
 def observation(**elements: Any) -> dict[str, Any]:
@@ -100,7 +101,7 @@ def test_what_has_no_position_is_not_near(position: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "found"),
+    ("path", "expected"),
     [
         ("item*.text:string", ["a", "b", "c"]),
         ("item[linkId=1].text:string", ["a"]),
@@ -111,12 +112,12 @@ def test_what_has_no_position_is_not_near(position: Any) -> None:
         ("title.text:string", []),
     ],
 )
-def test_compiled_paths_are_followed(path: str, found: list[str]) -> None:
+def test_compiled_paths_are_followed(path: str, expected: list[str]) -> None:
     questionnaire = {
         "title": "t",
         "item": [{"linkId": "1", "text": "a", "item": [{"linkId": "1.1", "text": "b"}]}, {"linkId": "2", "text": "c"}],
     }
-    assert sorted(_select(questionnaire, parse_path(path).steps)) == found
+    assert sorted(select(questionnaire, parse_path(path).steps)) == expected
 
 
 @pytest.mark.parametrize(
@@ -141,3 +142,91 @@ def test_the_index_narrows_what_the_content_decides(type_: str, name: str, value
 )
 def test_what_the_index_decides_needs_no_content(type_: str, name: str, value: str) -> None:
     assert asked(type_, (name, value)).residuals == ()
+
+
+# --- composites
+
+
+def component(code: str, value: Any, unit: str = "", *, ucum: bool = False) -> dict[str, Any]:
+    quantity = {"value": value, **({"unit": unit} if unit else {})}
+    if ucum:
+        quantity |= {"system": UCUM, "code": unit}
+    return {"code": {"coding": [{"system": "s", "code": code}]}, "valueQuantity": quantity}
+
+
+UCUM = "http://unitsofmeasure.org"
+MIXED = observation(component=[component("a", 5, "mg"), component("b", 5, "g"), component("c", 5000, "mg", ucum=True)])
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("a$5||mg", True),
+        ("a$5||g", False),
+        ("b$5||g", True),
+        ("b$5||g,a$5||g", True),
+        ("a$5||g,b$5||mg", False),
+        ("t|a$5||mg", False),
+        ("s|a$5||mg", True),
+        ("a$ne6||mg", True),
+        ("a$gt5||mg", False),
+        (f"c$5000|{UCUM}|mg", True),
+        (f"c$5.0|{UCUM}|g", True),
+        (f"c$6.0|{UCUM}|g", False),
+        (f"c$5.0|{UCUM}|mg", False),
+        (f"a$5|{UCUM}|mg", False),
+        ("c$5000||mg", True),
+    ],
+)
+def test_the_unit_of_a_composite_is_that_of_its_own_number(value: str, expected: bool) -> None:
+    for code in ("component-code-value-quantity", "combo-code-value-quantity"):
+        assert found(MIXED, (code, value)) is expected
+
+
+@pytest.mark.parametrize(("value", "expected"), [("a$5||g", True), (f"a$5000|{UCUM}|mg", True), ("a$5||mg", False)])
+def test_where_the_resource_is_the_only_node_the_index_decides_the_unit_too(value: str, expected: bool) -> None:
+    resource = observation(**component("a", 5, "g", ucum=True))
+    assert found(resource, ("code-value-quantity", value)) is expected
+    assert asked("Observation", ("code-value-quantity", value)).residuals == ()
+    assert found(resource, ("combo-code-value-quantity", value)) is expected
+    assert len(asked("Observation", ("combo-code-value-quantity", value)).residuals) == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [("1$5$9", True), ("1$50$90", True), ("1$5$90", False), ("1$50$9", False), ("1$lt10$gt80,1$gt40$gt80", True)],
+)
+def test_the_two_numbers_of_a_variant_are_its_own(value: str, expected: bool) -> None:
+    sequence = {
+        "resourceType": "MolecularSequence",
+        "referenceSeq": {"chromosome": {"coding": [{"code": "1"}]}},
+        "variant": [{"start": 5, "end": 9}, {"start": 50, "end": 90}],
+    }
+    assert found(sequence, ("chromosome-variant-coordinate", value)) is expected
+
+
+def test_a_code_with_the_separator_is_not_two_codes() -> None:
+    def coded(*codes: str) -> dict[str, Any]:
+        code, value = ({"coding": [{"code": each}]} for each in codes)
+        return observation(code=code, valueCodeableConcept=value)
+
+    assert found(coded("a$b", "c"), ("code-value-concept", r"a\$b$c"))
+    assert not found(coded("a", "b$c"), ("code-value-concept", r"a\$b$c"))
+    assert not found(coded("a$b", "c"), ("code-value-concept", r"a$b\$c"))
+    assert asked("Observation", ("code-value-concept", "a$c")).residuals == ()
+
+
+def test_the_unit_counts_in_whichever_type_is_searched() -> None:
+    def in_context(type_: str, unit: str) -> dict[str, Any]:
+        contexts = [
+            {"code": {"code": "age"}, "valueRange": {"low": {"value": 5, "unit": "a"}, "high": {"value": 5}}},
+            {"code": {"code": "other"}, "valueQuantity": {"value": 5, "unit": unit}},
+        ]
+        return {"resourceType": type_, "useContext": contexts}
+
+    search = asked(("ValueSet", "Library"), ("context-type-quantity", "age$5||mo"))
+    (residual,) = search.residuals
+    for type_ in ("ValueSet", "Library"):
+        assert not meets(residual, in_context(type_, "mo"))
+        assert found(in_context(type_, "mo"), ("context-type-quantity", "age$5||a"))
+    assert not meets(residual, {"resourceType": "Patient"})

@@ -194,6 +194,7 @@ MOOD = {
         (BLOOD_PRESSURE, "component-code-value-quantity", f"{LOINC}|8462-4$gt100", False),
         (BLOOD_PRESSURE, "component-code-value-quantity", "8480-6$120||mmHg", True),
         (BLOOD_PRESSURE, "component-code-value-quantity", "8480-6$120||kPa", False),
+        (BLOOD_PRESSURE, "component-code-value-quantity", f"8480-6$120|{UCUM}|mm[Hg]", True),
         (BLOOD_PRESSURE, "combo-code-value-quantity", "8462-4$lt90,8462-4$gt200", True),
         (BLOOD_PRESSURE, "code-value-quantity", "85354-9$gt0", False),
         (MOOD, "code-value-string", "n$quite", True),

@@ -1,97 +1,95 @@
-"""What a composite parameter asks of the index: its components joined by ``$``, in the forms of `core.entries`.
+"""What a composite parameter asks: of the index its components joined by ``$``, in the forms of `core.entries`; of one
+context node of the content (`core.search.contexts`) each component by itself.
 
-Source: R4 search §3.1.1.4.15. What a component is comes from the elements it leads to, since the definition of
-DocumentReference `relationship` names its two the wrong way round. A quantity stands in a composite whatever its unit;
-where a search names one, the quantity parameter is asked for in that unit besides, and the number must be that of the
-data: 5 mmol/L does not find 0.005 mol/L here. Of two numbers (MolecularSequence) each is found in some context that has
-the codes, not necessarily in one and the same.
+Source: R4 search §3.1.1.4.15. The index alone answers but for three cases, where it narrows and the content decides
+(`needs_content`): a quantity stands in the index's composites whatever its unit, so a search that names one asks for
+the quantity parameter in that unit besides, which another node may meet; of two numbers (MolecularSequence) each may be
+that of another node; and codes that have a ``$`` of their own may be joined to what others are joined to.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from decimal import Decimal
 from itertools import product
 from typing import NamedTuple
 
-from fhirserver.core.criteria import AllOf, Criterion, Has, Text
-from fhirserver.core.definitions import Component, parse_path, search_parameters
-from fhirserver.core.entries import PLAIN
-from fhirserver.core.intervals import MOMENTS
+from fhirserver.core import ucum
+from fhirserver.core.criteria import AllOf, Criterion, Has, Span, Text
+from fhirserver.core.definitions import SearchParameter, parse_path, search_parameters
 from fhirserver.core.search.asked import Asked, any_of, refused
+from fhirserver.core.search.contexts import Part, parts
 from fhirserver.core.search.ordered import dated, numbered, quantity, quantity_parts
 from fhirserver.core.search.references import reference_forms, targets
 from fhirserver.core.search.tokens import token_form, token_of
 from fhirserver.core.search.values import split, unescape
 from fhirserver.core.values import normalise
 
-_QUANTITIES = frozenset({"Quantity", "Age", "Count", "Distance", "Duration", "Range", "SampledData", "Money"})
+_KEYED = ("token", "reference")
 
 
-class _Part(NamedTuple):
-    """One component: its search type here, and whether its elements have a code system."""
+class _Value(NamedTuple):
+    """One component as asked for, still escaped; ``at`` counts from 1."""
 
-    component: Component
-    kind: str
-    system: bool
+    at: int
+    part: Part
+    text: str
 
 
 def composite(asked: Asked, value: str) -> Criterion:
-    """One value ``a$b``; the escapes within its components stay until each is read."""
-    parts = _parts(asked)
-    values = split(value, "$")
-    if len(values) != len(parts) or not all(each.strip() for each in values):
-        raise refused(asked.label, f"must be {len(parts)} values joined by $")
-    keyed = [
-        _keys(asked, part, text)
-        for part, text in zip(parts, values, strict=True)
-        if part.kind in ("token", "reference")
-    ]
-    others = [(at, part, text) for at, (part, text) in enumerate(zip(parts, values, strict=True), 1) if at > 0]
-    others = [each for each in others if each[1].kind not in ("token", "reference")]
+    """What the index must have for one value ``a$b``; the escapes within its components stay until each is read."""
+    values = _values(asked, value)
+    keyed = [_keys(asked, each) for each in values if each.part.kind in _KEYED]
+    others = [each for each in values if each.part.kind not in _KEYED]
     names = [f"{asked.name}={'$'.join(keys)}" for keys in product(*keyed)]
     if not others:
         return Has(tuple(names))
     needed = [
-        any_of(_on(asked, part, f"{name}#{at}" if len(others) > 1 else name, text) for name in names)
-        for at, part, text in others
+        any_of(_on(asked, each, f"{name}#{each.at}" if len(others) > 1 else name) for name in names) for each in others
     ]
-    needed += [each for _, part, text in others if part.kind == "quantity" for each in _in_unit(asked, part, text)]
+    needed += [criterion for each in others if _unit(asked, each) for criterion in _in_unit(asked, each)]
     return needed[0] if len(needed) == 1 else AllOf(tuple(needed))
 
 
-def _parts(asked: Asked) -> list[_Part]:
+def within(asked: Asked, value: str) -> Criterion:
+    """What one context node must have for the same value, on the entries that `core.search.contexts.nodes` makes."""
+    return AllOf(tuple(_of_node(asked, each) for each in _values(asked, value)))
+
+
+def needs_content(asked: Asked, values: Sequence[str]) -> bool:
+    """Whether the index may have more matches than there are for any of these values."""
+    return any(_is_wider(asked, _values(asked, value)) for value in values)
+
+
+def _is_wider(asked: Asked, values: Sequence[_Value]) -> bool:
+    if sum(each.part.kind not in _KEYED for each in values) > 1:
+        return True
+    if any("$" in key for each in values if each.part.kind in _KEYED for key in _keys(asked, each)):
+        return True
+    return not _is_single(asked) and any(_unit(asked, each) for each in values)
+
+
+def _is_single(asked: Asked) -> bool:
+    """Whether there is only the resource itself as a node, with one quantity: of R4's own, those of an Observation."""
     contexts = asked.parameter.contexts.get(asked.type, ())
-    found = []
-    for at, component in enumerate(asked.parameter.components):
-        types = {parse_path(path).type for context in contexts for path in context.parts[at]}
-        kinds = {_kind(type_, component.type) for type_ in types}
-        kind = component.type if component.type in kinds or not kinds else min(kinds)
-        found.append(_Part(component, kind, not types <= PLAIN))
-    return found
+    return not asked.parameter.canonical and not any(parse_path(context.at).steps for context in contexts)
 
 
-def _kind(type_: str, wanted: str) -> str:
-    """The search type that suits a FHIR type."""
-    if type_ in ("CodeableConcept", "Coding"):
-        return "token"
-    if type_ in ("string", "markdown"):
-        return "string"
-    if type_ in PLAIN:
-        return "token"
-    if type_ in _QUANTITIES:
-        return "quantity" if wanted != "number" else "number"
-    if type_ in MOMENTS | {"Period", "Timing"}:
-        return "date"
-    return "reference" if type_ == "Reference" else "number"
+def _values(asked: Asked, value: str) -> list[_Value]:
+    known = parts(asked.parameter, asked.type)
+    texts = split(value, "$")
+    if len(texts) != len(known) or not all(each.strip() for each in texts):
+        raise refused(asked.label, f"must be {len(known)} values joined by $")
+    return [_Value(at, part, text) for at, (part, text) in enumerate(zip(known, texts, strict=True), 1)]
 
 
-def _keys(asked: Asked, part: _Part, text: str) -> tuple[str, ...]:
-    if part.kind == "reference":
-        return reference_forms(asked.label, unescape(text), _possible(asked))
-    system, code = token_of(asked, text)
+def _keys(asked: Asked, value: _Value) -> tuple[str, ...]:
+    if value.part.kind == "reference":
+        return reference_forms(asked.label, unescape(value.text), _possible(asked))
+    system, code = token_of(asked, value.text)
     if code is None:
         raise refused(asked.label, "needs a code after the system")
-    return (token_form(system, code) if part.system else code,)
+    return (token_form(system, code) if value.part.system else code,)
 
 
 def _possible(asked: Asked) -> tuple[str, ...]:
@@ -103,20 +101,40 @@ def _possible(asked: Asked) -> tuple[str, ...]:
     return (asked.type,)
 
 
-def _on(asked: Asked, part: _Part, name: str, text: str) -> Criterion:
-    if part.kind == "string":
-        normal = normalise(unescape(text))
+def _on(asked: Asked, value: _Value, name: str) -> Criterion:
+    """A component that is no token on the entries of ``name``; a quantity without its unit."""
+    if value.part.kind == "string":
+        normal = normalise(unescape(value.text))
         if not normal:
             raise refused(asked.label, "has no letter or digit to look for")
         return Text(name, normal)
-    if part.kind == "date":
-        return dated(asked, name, text)
-    return numbered(asked, name, quantity_parts(asked, text)[0] if part.kind == "quantity" else text)
+    if value.part.kind == "date":
+        return dated(asked, name, value.text)
+    if value.part.kind == "quantity":
+        found = numbered(asked, name, quantity_parts(asked, value.text)[0])
+        return Span(name) if _converts(asked, value) else found
+    return numbered(asked, name, value.text)
 
 
-def _in_unit(asked: Asked, part: _Part, text: str) -> Iterator[Criterion]:
-    if not quantity_parts(asked, text)[2]:
-        return
+def _unit(asked: Asked, value: _Value) -> bool:
+    return value.part.kind == "quantity" and bool(quantity_parts(asked, value.text)[2])
+
+
+def _converts(asked: Asked, value: _Value) -> bool:
+    """Whether the number in the data may be another, in another unit: 5 mmol/L finds 0.005 mol/L."""
+    _, system, code = quantity_parts(asked, value.text)
+    return system == ucum.SYSTEM and ucum.canonical(Decimal(1), code) is not None
+
+
+def _in_unit(asked: Asked, value: _Value) -> Iterator[Criterion]:
     for parameter in search_parameters(asked.type).values():
-        if parameter.id == part.component.id:
-            yield quantity(asked._replace(parameter=parameter), text)
+        if parameter.id == value.part.component.id:
+            yield quantity(asked._replace(parameter=parameter), value.text)
+
+
+def _of_node(asked: Asked, value: _Value) -> Criterion:
+    code = f"{asked.parameter.code}.{value.at}"
+    here = asked._replace(parameter=SearchParameter(id=code, code=code, type=value.part.kind, base=()))
+    if value.part.kind in _KEYED:
+        return Has(tuple(f"{here.name}={key}" for key in _keys(asked, value)))
+    return quantity(here, value.text) if value.part.kind == "quantity" else _on(here, value, here.name)

@@ -19,6 +19,7 @@ import msgspec
 from fhirserver.core.criteria import AllOf, AnyOf, Criterion, Has, Not
 from fhirserver.core.definitions import SearchParameter, search_parameters
 from fhirserver.core.model import Key
+from fhirserver.core.search import composites
 from fhirserver.core.search.asked import Asked, ValueSets, alternatives, any_of, refused
 from fhirserver.core.search.criteria import criterion
 from fhirserver.core.search.links import Include, Order, chained, includes, knows, orders, reversed_, step_of
@@ -319,6 +320,11 @@ def _residual(each: Sequence[Asked], modifier: str, values: Sequence[str]) -> Re
         return Residual("text", code, texts=texts)
     if parameter.type == "special" and not modifier:
         return Residual("near", code, places=tuple(place_asked(first, value) for value in values))
+    if parameter.type == "composite":
+        if not any(composites.needs_content(asked, values) for asked in each):
+            return None
+        within = [(asked.type, any_of(composites.within(asked, value) for value in values)) for asked in each]
+        return Residual("composite", code, within=tuple(within))
     identifier = modifier == "identifier"
     by_code = identifier or (parameter.type == "token" and modifier in ("", "not"))
     if by_code and any(needs_content(asked, modifier, values) for asked in each):

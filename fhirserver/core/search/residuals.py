@@ -7,6 +7,8 @@
 * ``system`` (tokens ``system|``, any code of that system): all alternatives of the parameter are judged here, since an
   index that knows one of them cannot answer for the others.
 * ``near``: the great-circle distance itself.
+* ``composite`` (R4 search §3.1.1.4.15): that all components hold in one and the same context node, in the unit asked
+  for. As with ``system`` all alternatives are judged here.
 """
 
 from __future__ import annotations
@@ -18,10 +20,12 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from fhirserver.core.definitions import Path, Step, parse_path, search_parameters
+from fhirserver.core.criteria import Criterion, holds
 from fhirserver.core.entries import PLAIN, plain
+from fhirserver.core.search.content import elements
+from fhirserver.core.search.contexts import nodes
 from fhirserver.core.search.near import Place, kilometres
-from fhirserver.core.values import items, named_type, normalise, number, text_of
+from fhirserver.core.values import items, normalise, number, text_of
 
 
 class Token(NamedTuple):
@@ -35,21 +39,25 @@ class Residual(msgspec.Struct, frozen=True):
     """One parameter that the content must meet: any of its values, or with ``negated`` none of them.
 
     ``code`` is the parameter's. ``texts`` are normalised; ``identifier``: the tokens are looked for in
-    Reference.identifier.
+    Reference.identifier. ``within``: by resource type, what one context node must meet.
     """
 
-    kind: Literal["text", "system", "near"]
+    kind: Literal["text", "system", "near", "composite"]
     code: str
     texts: tuple[str, ...] = ()
     tokens: tuple[Token, ...] = ()
     places: tuple[Place, ...] = ()
     negated: bool = False
     identifier: bool = False
+    within: tuple[tuple[str, Criterion], ...] = ()
 
 
 def meets(residual: Residual, resource: Mapping[str, Any]) -> bool:
     """Whether the resource's content meets it; a resource without the parameter has no value."""
-    found = list(_elements(resource, residual.code))
+    if residual.kind == "composite":
+        wanted = [criterion for type_, criterion in residual.within if type_ == resource.get("resourceType")]
+        return any(holds(each, index, 0) for each in wanted for index in nodes(resource, residual.code))
+    found = list(elements(resource, residual.code))
     if residual.kind == "text":
         pattern = _words(residual.texts)
         met = any(pattern.search(normalise(text)) for type_, item in found for text in _displays(type_, item))
@@ -59,44 +67,6 @@ def meets(residual: Residual, resource: Mapping[str, Any]) -> bool:
     else:
         met = any(_is_near(place, item) for place in residual.places for _, item in found)
     return met is not residual.negated
-
-
-def _elements(resource: Mapping[str, Any], code: str) -> Iterator[tuple[str, Any]]:
-    """(FHIR type, value) of every element that the parameter's paths lead to."""
-    type_ = str(resource.get("resourceType"))
-    parameter = search_parameters(type_).get(code)
-    if parameter is None:
-        return
-    for base in (type_, "DomainResource", "Resource"):
-        for path in map(parse_path, parameter.paths.get(base, ())):
-            for item in _select(resource, path.steps):
-                if not path.target or _refers(item, path):
-                    yield path.type, item
-
-
-def _refers(item: Any, path: Path) -> bool:
-    return type(item) is dict and path.target in (named_type(text_of(item, "reference")), text_of(item, "type"))
-
-
-def _select(node: Any, steps: tuple[Step, ...]) -> Iterator[Any]:
-    if not steps:
-        yield node
-    elif type(node) is dict or isinstance(node, Mapping):
-        step, rest = steps[0], steps[1:]
-        value = node.get(step.name)
-        for at, item in enumerate(value if type(value) is list else [] if value is None else [value]):
-            if _passes(item, at, step):
-                yield from _select(item, rest)
-            if step.repeated:
-                yield from _select(item, steps)
-
-
-def _passes(item: Any, at: int, step: Step) -> bool:
-    if not step.field:
-        return True
-    if step.field == "#":
-        return str(at) == step.text
-    return type(item) is dict and item.get(step.field) == step.text
 
 
 # --- text
