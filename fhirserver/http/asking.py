@@ -6,6 +6,7 @@ search by POST carry the sealed page alone, so that what was posted to stay out 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Literal
 from urllib.parse import parse_qsl, quote, urlencode
@@ -19,7 +20,7 @@ from fhirserver.core.search import Search, parse
 from fhirserver.http.limits import body_of
 from fhirserver.http.negotiation import GENERAL, content_type, sent_type
 from fhirserver.http.paging import Paging
-from fhirserver.http.selection import TOLERATED, bad, number
+from fhirserver.http.selection import TOLERATED, bad, number, plus
 from fhirserver.http.server import Server, strict
 from fhirserver.http.subset import Cut, elements_of, projection_of, summary_of
 from fhirserver.http.valuesets import value_sets
@@ -33,6 +34,9 @@ MOST_BODY = 1 << 20
 FORM = "application/x-www-form-urlencoded"
 _ONCE = frozenset({"_count", "_page", "_total", "_summary", "_contained", "_containedType", "__explain"})
 """Parameters of the answer that may stand once; `_elements` may be repeated."""
+
+_UNENCODED = re.compile(r"(\d-\d\dT[\d:.]+) (?=\d\d:\d\d)", re.ASCII)
+"""The zone of a time whose plus came as it is, and so arrives as a blank."""
 
 Pairs = list[tuple[str, str]]
 
@@ -154,15 +158,18 @@ def sorted_out(pairs: Pairs, *, strict: bool) -> tuple[Pairs, Pairs]:
     §3.1.1.3), but for who is ``strict``."""
     general: Pairs = []
     rest: Pairs = []
-    for name, value in pairs:
+    for name, given in pairs:
+        value = plus(given) if name == "_format" else _UNENCODED.sub(r"\1+", given)
         if name in TOLERATED - GENERAL or not (strict or value.strip()):
             continue
+        if name == "_offset" and value.strip("0 "):
+            raise bad(name, "is not supported: the next link leads on")
         if name not in _ONCE | GENERAL:
             rest.append((name, value))
             continue
         if not value.strip():
             raise bad(name, "is empty")
-        if name in _ONCE and any(name == other for other, _ in general):
+        if name in _ONCE and any(name == other and value != said for other, said in general):
             raise bad(name, "is given more than once")
         if name in ("_contained", "_containedType") and value != "false":
             raise bad(name, "is not supported: contained resources are not searched by themselves")
