@@ -190,7 +190,7 @@ class World:
         parameter = _parameter(resource["resourceType"], code)
         nodes = elements(resource, parameter.expression)
         if parameter.type == "date":
-            lows: list[End] = [span.low for node in nodes for span in dates(node.type, node.value, self.reading)]
+            lows: list[End] = [span.low for node in nodes for span in dates(node.type, node.value)]
             return min(lows, default=None)
         if parameter.type in ("number", "quantity"):
             return min((span.low for node in nodes for span, _ in quantities(node, self.reading)), default=None)

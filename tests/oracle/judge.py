@@ -21,8 +21,8 @@ NOW = 1_767_225_600_000
 DAY = 86_400_000
 DAILY = 8
 """Resources of one day."""
-READING = Reading(below_segments=True, text="words", open_comparators=False, timing="parts", unit="anywhere")
-"""How this server reads what R4 leaves open. The last two are no freedoms: there it falls short of R4 (`Reading`)."""
+READING = Reading(below_segments=True, text="words", open_comparators=False)
+"""How this server reads what R4 leaves open."""
 
 Pairs = list[tuple[str, str]]
 

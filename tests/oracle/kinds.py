@@ -344,6 +344,21 @@ def invoice(m: Maker) -> JSON:
     }
 
 
+def sequence(m: Maker) -> JSON:
+    named: list[JSON] = [
+        {"chromosome": m.concept(pools.PARTS), "genomeBuild": m.text()},
+        {"referenceSeqId": m.concept(pools.PARTS)},
+    ]
+    start, end = m.span()
+    return {
+        "coordinateSystem": m.one([0, 1]),
+        "type": m.one(["aa", "dna", "rna"]),
+        "referenceSeq": {**m.one(named), "windowStart": start, "windowEnd": end},
+        "variant": m.some(lambda: dict(zip(("start", "end"), m.span(), strict=True)), 3),
+        **m.given(patient=lambda: m.to("Patient"), identifier=lambda: m.some(m.identifier)),
+    }
+
+
 KINDS: dict[str, Callable[[Maker], JSON]] = {
     "Patient": patient,
     "Practitioner": practitioner,
@@ -363,4 +378,5 @@ KINDS: dict[str, Callable[[Maker], JSON]] = {
     "RiskAssessment": risk,
     "ServiceRequest": request,
     "Invoice": invoice,
+    "MolecularSequence": sequence,
 }

@@ -110,6 +110,10 @@ class Maker:
         made = {"low": {"value": low, **unit}, "high": {"value": high, **unit}}
         return made if self.maybe(0.7) else dict([self.one(list(made.items()))])
 
+    def span(self) -> tuple[int, int]:
+        start = self.one([0, 5, 50, 95])
+        return start, start + self.one([0, 4, 5, 45])
+
     def money(self) -> JSON:
         return {"value": self.number(), "currency": self.one(["EUR", "USD"])}
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any
 
-from fhirserver.core.definitions import RESOURCE_TYPES, SearchParameter, search_parameters
+from fhirserver.core.definitions import RESOURCE_TYPES, SearchParameter
 from tests.oracle.extract import JSON, Node, below, elements, local
 from tests.oracle.reading import Reading, Unreadable
 from tests.oracle.units import UCUM, factor
@@ -79,7 +79,7 @@ class Matcher:
         """Whether an element has anything that a parameter of this type could be compared with."""
         value = node.value
         if kind == "date":
-            return bool(dates(node.type, value, self.reading))
+            return bool(dates(node.type, value))
         if kind in ("number", "quantity"):
             return bool(quantities(node, self.reading))
         if kind == "string":
@@ -125,11 +125,10 @@ class Matcher:
             raise Unreadable(f"{parameter.code} has {len(parameter.components)} parts")
         holds = []
         for context in elements(resource, parameter.expression):
-            each = [self._anywhere(resource, parameter, parts)]
+            each = []
             for component, part in zip(parameter.components, parts, strict=True):
                 single = SearchParameter(id=component.id, code=component.id, type=component.type, base=())
-                loose = self.reading.unit == "anywhere" and component.type == "quantity"
-                test = self.test(single, "", split(part, "|")[0] if loose else part)
+                test = self.test(single, "", part)
                 each.append(any(test(node) for node in below(context, component.expression)))
             holds.append(all(each))
         if not holds:
@@ -137,19 +136,9 @@ class Matcher:
                 self.test(SearchParameter(id="", code=parameter.code, type=component.type, base=()), "", part)
         return any(holds)
 
-    def _anywhere(self, resource: JSON, parameter: SearchParameter, parts: Sequence[str]) -> bool:
-        """Whether quantities with their units stand somewhere in the resource; asked only where a server reads so."""
-        by_id = {each.id: each for each in search_parameters(resource["resourceType"]).values()}
-        return self.reading.unit == "here" or all(
-            component.type != "quantity" or "|" not in part or self.matches(resource, by_id[component.id], "", part)
-            for component, part in zip(parameter.components, parts, strict=True)
-        )
-
     def _date(self, _: str, value: str) -> Test:
         asked = asked_date(plain(value))
-        return lambda node: any(
-            compare(asked, d, self.now, self.reading) for d in dates(node.type, node.value, self.reading)
-        )
+        return lambda node: any(compare(asked, d, self.now, self.reading) for d in dates(node.type, node.value))
 
     def _number(self, _: str, value: str) -> Test:
         asked = asked_number(plain(value))

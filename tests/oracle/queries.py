@@ -1,10 +1,10 @@
 """Random searches of a random world: mostly for values that are in it, bent a little; and searches without a meaning.
 
 Left out because R4 does not say what they find, or a server need not have them: modifiers of `_id`; `:above` and
-`:below` of a URN; `system|` in a composite; several ids in `_list`; a system for what has none; `:identifier`, `:text`
-and `:missing` where the expression asks what a reference resolves to; `deceased:missing`; canonicals as references;
-`system|` in a quantity; a place within 2 % of the edge of `near`; the composite DocumentReference `relationship`, whose
-published parts are exchanged; `_sort` by what has several values in no order of their own.
+`:below` of a URN; `system|` in a composite; a system for what has none; `:identifier`, `:text` and `:missing` where the
+expression asks what a reference resolves to; `deceased:missing`; canonicals as references; `system|` in a quantity; a
+place within 2 % of the edge of `near`; the composite DocumentReference `relationship`, whose published parts are
+exchanged; `_sort` by what has several values in no order of their own.
 """
 
 from __future__ import annotations
@@ -36,10 +36,6 @@ SORTABLE = {
     "ServiceRequest": ["occurrence", "authored", "intent"],
     "MedicationRequest": ["authoredon", "status"],
 }
-
-
-SIGNIFICANT = 12
-"""Characters of a number in a search: within what a double holds, so that a server may keep its numbers as such."""
 
 
 def escaped(text: str) -> str:
@@ -117,7 +113,7 @@ class Asker:
             if found:
                 return found
         if self.maybe(0.03):
-            return "_list", self.one(["1", "2", "9"])
+            return "_list", ",".join(self.random.sample(["1", "2", "3", "9"], k=self.one([1, 1, 2])))
         parameter = self._parameter(type_)
         nodes = self._nodes(type_, parameter)
         if parameter.type == "reference" and depth and self.maybe(0.35):
@@ -315,7 +311,6 @@ class Asker:
 
     def _digits(self, value: Any) -> str:
         text = format(Decimal(str(value)), "f")
-        text = text[:SIGNIFICANT] if "." in text else text
         bent = [text, text, f"{text}0" if "." in text else f"{text}.0", self.one(pools.DECIMALS[:20]), "1e2"]
         if len(text) > 2 and text[-2] not in ".-":
             bent.append(text[:-1])

@@ -42,21 +42,15 @@ class Reading(NamedTuple):
     ``open_comparators``: whether the number of a Quantity with a comparator `<` or `>` stands outside its interval.
     ``below_segments``: whether `:below` of a uri ends at a path segment. ``near_km``: the distance of a `near` without
     one. ``ap``: the share of the value, or of a date's distance from now, that `ap` adds.
-
-    Two more say where a server falls short of R4, so that the rest can be compared. ``timing``: whether a Timing is its
-    "hull", as R4 has it, or each of its "parts" by itself. ``unit``: whether the unit in a composite must be that of
-    the number "here", as R4 has it, or that of such a number "anywhere" in the resource.
     """
 
     missing: Literal["element", "value"] = "element"
     ne_of_several: Literal["any", "all"] = "any"
     text: Literal["start", "words", "within"] = "within"
     open_comparators: bool = True
-    timing: Literal["hull", "parts"] = "hull"
     below_segments: bool = False
     near_km: float = 50.0
     ap: float = 0.1
-    unit: Literal["here", "anywhere"] = "here"
 
 
 class Unreadable(ValueError):

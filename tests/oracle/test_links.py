@@ -131,6 +131,8 @@ QUERIES: list[tuple[str, list[tuple[str, str]], str]] = [
     ("Patient", [("_list", "42")], "p1"),
     ("Observation", [("_list", "42")], "b2"),
     ("Patient", [("_list", "43")], ""),
+    ("Patient", [("_list", "43,42")], "p1"),
+    ("Patient", [("_list", "42"), ("_list", "43")], ""),
     ("Patient", [("_id", "p1,p3")], "p1 p3"),
     ("Patient", [("_id", "p1"), ("_id", "p3")], ""),
     ("Patient", [("gender", "male,female"), ("name", "peters")], "p2"),

@@ -183,7 +183,13 @@ def test_the_unit_of_a_composite_is_that_of_the_number_found() -> None:
     resource = made("Observation", component=parts)
     assert holds(resource, "component-code-value-quantity", "a$5||mg")
     assert not holds(resource, "component-code-value-quantity", "a$5||g")
-    assert holds(resource, "component-code-value-quantity", "a$5||g", unit="anywhere")
+
+
+@pytest.mark.parametrize(("asked", "found"), [("1$5$9", True), ("1$5$90", False), ("2$5$9", False)])
+def test_the_start_and_end_of_a_variant_are_its_own(asked: str, found: bool) -> None:
+    variants = [{"start": 5, "end": 9}, {"start": 50, "end": 90}]
+    resource = made("MolecularSequence", referenceSeq={"chromosome": concept("1")}, variant=variants)
+    assert holds(resource, "chromosome-variant-coordinate", asked) is found
 
 
 @pytest.mark.parametrize(("asked", "found"), [("gender$mixed", True), ("gender$other", False), ("other$mixed", False)])

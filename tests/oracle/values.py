@@ -91,7 +91,7 @@ def _millis(at: datetime) -> int:
     return (at - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
 
 
-def dates(type_: str, value: Any, reading: Reading) -> list[Span]:
+def dates(type_: str, value: Any) -> list[Span]:
     """The interval of one element of a date parameter, if it has one."""
     if isinstance(value, str):
         return [date(value)] if type_ in ("date", "dateTime", "instant") else []
@@ -101,9 +101,7 @@ def dates(type_: str, value: Any, reading: Reading) -> list[Span]:
         return [Span(low, high)] if {"start", "end"} & value.keys() else []
     if type_ == "Timing":
         parts = [date(event) for event in value.get("event", ())]
-        parts += dates("Period", value.get("repeat", {}).get("boundsPeriod", {}), reading)
-        if reading.timing == "parts":
-            return parts
+        parts += dates("Period", value.get("repeat", {}).get("boundsPeriod", {}))
         return [Span(min(part.low for part in parts), max(part.high for part in parts))] if parts else []
     return []
 
