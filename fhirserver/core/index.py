@@ -19,7 +19,7 @@ from fhirserver.core.composites import take_composite
 from fhirserver.core.definitions import Step
 from fhirserver.core.entries import Found
 from fhirserver.core.model import MAX_TIME, MIN_TIME, Index
-from fhirserver.core.plan import Branch, Plan, plan
+from fhirserver.core.plan import Branch, Plan, plan, plan_for
 from fhirserver.core.presence import codes, has_value
 from fhirserver.core.values import Target, local
 
@@ -69,6 +69,14 @@ def extract(resource: Mapping[str, Any]) -> Index:
         sorts=tuple(sorted(found.sorts.items())),
         present=codes(frozenset(found.marks)),
     )
+
+
+def terms_of(resource: Mapping[str, Any], code: str) -> tuple[str, ...]:
+    """The terms of one parameter among those of `extract`, for a tenth of its time; of a parameter that always has a
+    value, those that stand in the content."""
+    found = Found(resource)
+    _walk(resource, plan_for(str(resource.get("resourceType")), code).root.below, found)
+    return _sorted(set(found.terms))
 
 
 def _walk(node: Mapping[str, Any], below: dict[str, Branch], found: Found) -> None:

@@ -68,10 +68,17 @@ def plan(type_: str) -> Plan:
     return _plan(type_, definitions.edition())
 
 
+def plan_for(type_: str, code: str) -> Plan:
+    """The plan for one parameter alone, which need not be one of this type's."""
+    return _plan(type_, definitions.edition(), code)
+
+
 @lru_cache(maxsize=512)
-def _plan(type_: str, edition: Edition) -> Plan:
+def _plan(type_: str, edition: Edition, only: str = "") -> Plan:
     root = Branch()
     parameters = definitions.search_parameters_of(type_, edition)
+    if only:
+        parameters = {only: parameters[only]} if only in parameters else {}
     uses: dict[tuple[Path, str], list[Use]] = {}
     for parameter in parameters.values():
         name = f"{type_}|{parameter.code}"
@@ -82,7 +89,7 @@ def _plan(type_: str, edition: Edition) -> Plan:
             branch = root.extend(context.steps)
             branch.composites = (*branch.composites, composite)
     compartment, owner, party = (
-        _named(table.get(type_, ()), type_, parameters)
+        _named(() if only else table.get(type_, ()), type_, parameters)
         for table in (definitions.patient_compartment, definitions.owner_paths, definitions.party_paths)
     )
     flagged = compartment | owner | party

@@ -63,6 +63,18 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True):
         return self.organization is None or self.organization == facts.custodian or self.organization in facts.parties
 
 
+    def few(self, type_: str, most: int) -> frozenset[str] | None:
+        """The patients of whom one at least is an owner of whatever of this type is visible; None where there may be
+        others, or more of them than ``most``."""
+        owners: set[str] = set()
+        for clause in self.visible.clauses:
+            if (clause.types is None or type_ in clause.types) and type_ not in clause.not_types:
+                if clause.owners is None or len(clause.owners) > most:
+                    return None
+                owners |= clause.owners
+        return frozenset(owners) if len(owners) <= most else None
+
+
 def standing_grant(principal: Principal, types: frozenset[str]) -> Grant:
     """The Grant that needs no Consent: of operators, members and patients, and for third parties the directory.
 

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 
 from fhirserver.core.criteria import Criterion, holds
-from fhirserver.core.index import extract
+from fhirserver.core.definitions import search_parameters
+from fhirserver.core.index import extract, terms_of
 from fhirserver.core.model import CURRENT, Key, Query, Record
 from fhirserver.core.search import Link, Residual, Search, meets
 from fhirserver.policy.derive import local_target
@@ -27,6 +28,8 @@ MOST_REFERRING = 250
 """The same of a reverse chain: each must be read to see whom it names."""
 LOOK = 128
 """Candidates that are asked one by one at a time."""
+NAMED = 64
+"""Candidates that one query asks after by name: up to so many terms, a store's ways in are quick."""
 
 
 class Look(NamedTuple):
@@ -144,7 +147,9 @@ async def _linked(
     scoped: Scoped, query: Query, search: Search, link: Link, as_of: int | None
 ) -> tuple[Query, Filter | None]:
     ends = [await matches_of(scoped, each, as_of=as_of) for each in link.of]
-    far = await _few(ends, MOST_REFERRING if link.reverse else MOST_CHAINED, bodies=link.reverse)
+    far = await _few(ends, MOST_REFERRING if link.reverse else MOST_CHAINED)
+    if far and link.reverse:  # only now is it worth while to read them
+        far = await _few(ends, MOST_REFERRING, bodies=True)
     if far is None:
         kind = _Referred if link.reverse else _Refers
         return query, kind(scoped, link, as_of)
@@ -157,7 +162,7 @@ async def _linked(
     return _narrowed(query, (key for key in named if key.type in search.types)), None
 
 
-async def _few(ends: Sequence[Matches], limit: int, *, bodies: bool) -> list[Record] | None:
+async def _few(ends: Sequence[Matches], limit: int, *, bodies: bool = False) -> list[Record] | None:
     found: list[Record] = []
     for end in ends:
         async for look in end.looks(limit=limit + 1 - len(found), bodies=bodies):
@@ -193,12 +198,17 @@ class _Referred:
         self._scoped, self._link, self._as_of = scoped, link, as_of
 
     async def __call__(self, records: list[Record]) -> list[Record]:
-        open_ = {record.key for record in records}
-        for end in self._link.of:
-            after = 0
-            while open_ and after < CURRENT:
-                after = await self._look(end, open_, after)
-        return [record for record in records if record.key not in open_]
+        named: set[Key] = set()
+        # What was written together is mostly referred to together, so few are asked about at a time, in their order.
+        for at in range(0, len(records), NAMED):
+            asked = {record.key for record in records[at : at + NAMED]}
+            open_ = set(asked)
+            for end in self._link.of:
+                after = 0
+                while open_ and after < CURRENT:
+                    after = await self._look(end, open_, after)
+            named |= asked - open_
+        return [record for record in records if record.key in named]
 
     async def _look(self, end: Search, open_: set[Key], after: int) -> int:
         """Strike out whom the next referring resources name; the seq up to which that has been done.
@@ -232,9 +242,11 @@ async def _targets(scoped: Scoped, record: Record, code: str) -> set[Key]:
 
 def references(resource: Mapping[str, Any], code: str) -> set[Key]:
     """The local resources that a resource refers to under a reference parameter (``*``: under any)."""
-    terms = extract(resource).terms
+    terms = extract(resource).terms if code == "*" else terms_of(resource, code)
     type_ = resource.get("resourceType")
-    begins = f"{type_}|" if code == "*" else f"{type_}|{code}="
+    parameters = search_parameters(str(type_))
+    codes = [each.code for each in parameters.values() if each.type == "reference"] if code == "*" else [code]
+    begins = tuple(f"{type_}|{each}=" for each in codes)
     found = (local_target(term.partition("=")[2]) for term in terms if term.startswith(begins))
     return {key for key in found if key is not None}
 

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import msgspec
 
+from fhirserver.core.definitions import PATIENT, parse_path, search_parameters
 from fhirserver.core.errors import Fault, Kind
 from fhirserver.core.model import CURRENT, EVERYTHING, REFERENCE_TERM, Key, Query, Record, parse_facts
 from fhirserver.policy import persons
+from fhirserver.policy.derive import THROUGH
 from fhirserver.policy.dossier import whole
 from fhirserver.policy.grant import Grant
 from fhirserver.policy.principal import CallerClass, Principal
@@ -22,8 +24,13 @@ from fhirserver.store.port import Store
 KEYS_AT_ONCE = 500
 """Keys asked for in one scan."""
 
+MOST_LED = 64
+"""Patients of a grant that are looked for by name; the store's ways in are quick up to so many terms."""
+
 MEMO = 50_000
 """Decisions, and facts of what was read, that one view remembers at most."""
+
+_OF_PERSON = "Person|"
 
 _log = logging.getLogger("fhirserver.policy")
 
@@ -115,6 +122,25 @@ class View:
         views = {record.key: persons.cut(record, await whole(self._store, record), open_) for record in people}
         return [views.get(record.key, record) for record in records]
 
+    def _led(self, query: Query) -> Query:
+        """The same query with what follows from a grant over few patients, so that a store that holds many others is
+        not walked for theirs: a Patient that is admitted is one of them, and any other resource of a patient refers to
+        one of them. Terms are added only where the query asks the index anyway: it may be in the making."""
+        if query.types is None or len(query.types) != 1 or query.within is not None:
+            return query
+        (type_,) = query.types
+        owners = self.grant.few(type_, MOST_LED)
+        if owners is None or type_ in (*THROUGH, "Person"):
+            return query
+        if type_ == PATIENT:
+            keys = {Key(PATIENT, owner) for owner in owners}
+            led = keys if query.keys is None else keys.intersection(query.keys)
+            return msgspec.structs.replace(query, keys=tuple(sorted(led)))
+        if query.keys is not None or not (query.terms or query.criteria) or query.departed_since is not None:
+            return query
+        named = tuple(sorted(f"{REFERENCE_TERM}{PATIENT}/{owner}" for owner in owners))
+        return msgspec.structs.replace(query, terms=(*query.terms, named))
+
     async def _narrowed(self, query: Query) -> Query:
         """The query under the grant; whatever ``visible`` it had is gone.
 
@@ -122,9 +148,13 @@ class View:
         nothing, and where a search is not by a Person's own parameters, Persons are left out of it.
         """
         replace = msgspec.structs.replace
-        query = replace(query, visible=self.grant.visible)
+        query = self._led(replace(query, visible=self.grant.visible))
         if not self._limited or (query.types is not None and "Person" not in query.types):
             return query
+        if any(term.startswith(_OF_PERSON) for group in query.terms for term in group):
+            links = _link_parameters()
+            kept = (tuple(term for term in group if not _leads_away(term, links)) for group in query.terms)
+            query = replace(query, terms=tuple(kept))
         named = {name for group in query.terms for term in group if (name := _linked_by(term))}
         inside = {query.within} if query.within is not None else set()
         asked = (named | inside) - self._opened
@@ -136,7 +166,7 @@ class View:
             query = replace(query, not_types=query.not_types | {"Person"})
         if shut & named:
             terms = (
-                tuple(term for term in group if not (term.startswith("Person|") and _linked_by(term) in shut))
+                tuple(term for term in group if not (term.startswith(_OF_PERSON) and _linked_by(term) in shut))
                 for group in query.terms
             )
             query = replace(query, terms=tuple(terms))
@@ -151,7 +181,24 @@ def alarm() -> Fault:
 
 def _linked_by(term: str) -> str:
     """The Patient's id in a term that may name a Person's link; nothing for other terms."""
-    if not term.startswith((REFERENCE_TERM, "Person|")):
+    if not term.startswith((REFERENCE_TERM, _OF_PERSON)):
         return ""
     type_, _, id = term.partition("=")[2].partition("/")
     return id if type_ == "Patient" else ""
+
+
+def _link_parameters() -> frozenset[str]:
+    """The search parameters of a Person that look into its links."""
+    return frozenset(
+        code
+        for code, parameter in search_parameters("Person").items()
+        if any(parse_path(path).steps[0].name == "link" for path in parameter.paths.get("Person", ()))
+    )
+
+
+def _leads_away(term: str, links: Collection[str]) -> bool:
+    """Whether a Person's term is of a link that is no reference to a Patient or a Practitioner: no view but the whole
+    one has it for certain."""
+    name, _, value = term.removeprefix(_OF_PERSON).partition("=")
+    linking = term.startswith(_OF_PERSON) and name.partition(":")[0] in links
+    return linking and (":" in name or not value.startswith(("Patient/", "Practitioner/")))
