@@ -221,6 +221,18 @@ async def test_a_third_party_gets_documents_under_a_consent_and_else_an_empty_an
     assert found(await records.get(f"{OPERATION}?patient=q", token)) == []
 
 
+async def test_of_a_patient_who_is_closed_it_says_no_more_than_of_one_who_never_was(records: Served) -> None:
+    for caller, who in (("third-party", {"org": "app"}), ("patient", {"org": "app", "patient": "p"})):
+        token = records.token(caller, **who)
+        for query in ("", "&start=2000-01-01", "&start=2000-01-01&_total=accurate", "&on-demand=true"):
+            answers = []
+            for whose in ("q", "nobody"):
+                body = (await records.get(f"{OPERATION}?patient={whose}{query}", token)).json()
+                assert "entry" not in body
+                answers.append({name: value for name, value in body.items() if name not in ("timestamp", "link")})
+            assert answers[0] == answers[1], (caller, query)
+
+
 async def test_it_needs_the_scope_to_search_documents_and_a_patient_gets_its_own(records: Served) -> None:
     for scope in ("system/Observation.rs", "system/DocumentReference.r"):
         answer = await records.get(f"{OPERATION}?patient=p", records.token("member", org="clinic", scope=scope))

@@ -60,6 +60,7 @@ CONDITIONAL = (
     Ask("patch", "PATCH", "Observation?identifier=urn:x|{id}", PATCH, JSON_PATCH),
     Ask("delete", "DELETE", "Observation?identifier=urn:x|{id}&subject=Patient/{id}"),
     Ask("search by patient", "GET", "Patient?_id={id}"),
+    Ask("docref", "GET", "DocumentReference/$docref?patient={id}"),
 )
 OPEN = {
     "read": 200, "head": 200, "vread": 200, "history": 200, "patch": 422, "patch of a version": 412,
@@ -120,7 +121,7 @@ async def test_a_condition_finds_what_its_caller_sees_and_nothing_else(filled: S
         times = [json.loads(text).pop("timestamp", "") for _, text in answers.values() if text.startswith("{")]
         plain = {(status, text if not any(times) else "") for status, text in answers.values()}
         assert len(plain) == 1, answers
-        assert plain.pop()[0] == {"patch": 404, "delete": 204, "search by patient": 200}[one.name]
+        assert plain.pop()[0] == {"patch": 404, "delete": 204, "search by patient": 200, "docref": 200}[one.name]
 
 
 async def test_a_conditional_create_and_update_do_not_tell_of_what_is_closed(filled: Served) -> None:
@@ -194,7 +195,7 @@ async def test_the_operator_sees_what_is_gone(filled: Served) -> None:
 def test_every_protected_interaction_is_in_this_table_or_in_one_of_its_own() -> None:
     """A new interaction must come in here, or say here where its table is."""
     here = {"read", "vread", "history-instance", "patch", "delete", "$meta", "$meta-add", "$meta-delete", "$everything",
-            "create", "update", "search-type"}  # fmt: skip
+            "create", "update", "search-type", "$docref"}  # fmt: skip
     elsewhere = {
         "search-system": "test_search", "history-type": "test_history_access", "history-system": "test_history_access",
         "transaction": "test_transaction", "$validate": "test_validate_operation",

@@ -20,6 +20,7 @@ import pytest_asyncio
 
 from fhirserver.policy.consenting import grant_consent
 from ingest.load import Options, ingest
+from tests.counts import PROOF
 from tests.served import served
 from tests.shared import shared
 from tests.stores import KINDS
@@ -45,7 +46,7 @@ class Site(NamedTuple):
     opened: frozenset[str]
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module", params=KINDS)
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=KINDS if PROOF else ("sqlite",))
 async def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
     """A server that holds the files, with a Provenance of two resources of each type, read into it as files are."""
     folders = [shared(f"data/dev/{name}") for name in FOLDERS]
