@@ -10,7 +10,7 @@ from concurrent.futures import ProcessPoolExecutor
 from fhirserver.cli.bench.client import Ask, Client, Line
 
 _MATCH = b'"search":{"mode":"match"}'
-LEAST = 12
+LEAST = 5
 """Rounds that are made however long they take."""
 
 
