@@ -31,6 +31,11 @@ MAX_COUNT = 1000
 MOST_BODY = 1 << 20
 """Bytes of a form."""
 
+MOST_PAIRS = 1000
+"""Its parameters."""
+LONGEST = 8192
+"""Characters of a parameter of the answer, such as `_elements`."""
+
 FORM = "application/x-www-form-urlencoded"
 _ONCE = frozenset({"_count", "_page", "_total", "_summary", "_contained", "_containedType", "__explain"})
 """Parameters of the answer that may stand once; `_elements` may be repeated."""
@@ -94,10 +99,15 @@ async def given(
     """The parameters of a request, and the same as one text where links must not show them: in a POST and its pages.
     ``posted`` is what such pages are bound to; ``body`` gives the parameters in the body of a POST."""
     pairs = list(request.query_params.multi_items())
-    if request.method == "POST":
+    posting = request.method == "POST"
+    if posting:
         pairs += await body()
+    names = {name for name, _ in pairs} - GENERAL - TOLERATED
+    if posting and "_page" in names and len(names) > 1:
+        raise bad("_page", "is a page of the search that was posted, and takes no other parameters")
+    if "_page" not in names and posting:
         return pairs, urlencode(pairs) or "_count=50"
-    if {name for name, _ in pairs} - GENERAL - TOLERATED != {"_page"}:
+    if names != {"_page"}:
         return pairs, ""
     hidden = Paging(server, scoped, posted, "").opened(dict(pairs)["_page"]).query
     return pairs + parse_qsl(hidden, keep_blank_values=True), hidden
@@ -147,6 +157,8 @@ async def _form(request: Request, server: Server) -> Pairs:
         return []
     if sent_type(request) != FORM:
         raise Fault(Kind.UNSUPPORTED_MEDIA, f"A search is posted as {FORM}.")
+    if raw.count(b"&") >= MOST_PAIRS:
+        raise Fault(Kind.BAD_REQUEST, f"The form has more than {MOST_PAIRS} parameters.")
     try:
         return parse_qsl(raw.decode(), keep_blank_values=True, errors="strict")
     except ValueError:
@@ -169,6 +181,8 @@ def sorted_out(pairs: Pairs, *, strict: bool) -> tuple[Pairs, Pairs]:
             continue
         if not value.strip():
             raise bad(name, "is empty")
+        if len(value) > LONGEST and name != "_page":
+            raise bad(name, "is too long")
         if name in _ONCE and any(name == other and value != said for other, said in general):
             raise bad(name, "is given more than once")
         if name in ("_contained", "_containedType") and value != "false":

@@ -14,10 +14,16 @@ from typing import Any
 import msgspec
 
 from fhirserver.core.model import Query
+from fhirserver.http.selection import bad
 from fhirserver.policy.gate import Scoped
 
 Code = tuple[str, str]
 """(system, code)."""
+
+MOST_NAMED = 20
+"""Value sets and code systems that one search names: each is read first."""
+MOST_CODES = 10_000
+"""Codes of all value sets of a search, or of one code system; what is found by more is refused."""
 
 _SETS = frozenset({"in", "not-in"})
 _TREES = frozenset({"above", "below"})
@@ -50,7 +56,11 @@ class Sets(msgspec.Struct, frozen=True):
         parents = self.parents.get(system)
         if parents is None or code not in parents:
             return None
-        return sorted(each for each in parents if code in (self.ancestors(system, each) or ()))
+        found, fresh = {code}, {code}
+        while fresh:
+            fresh = {each for each, above in parents.items() if not above.isdisjoint(fresh)} - found
+            found |= fresh
+        return sorted(found)
 
 
 NOTHING_KNOWN = Sets({}, {})
@@ -61,20 +71,33 @@ async def value_sets(scoped: Scoped, pairs: Sequence[tuple[str, str]]) -> Sets:
     """What the modifiers among these parameters name, as far as the caller may see it."""
     sets: dict[str, tuple[Code, ...]] = {}
     parents: dict[str, dict[str, frozenset[str]]] = {}
+    named: set[tuple[str, str]] = set()
     for name, value in pairs:
         modifier = name.rpartition(":")[2]
-        if modifier in _SETS:
-            for url in value.split(","):
+        for url in _named(modifier, value):
+            if (modifier, url) in named:
+                continue
+            named.add((modifier, url))
+            if len(named) > MOST_NAMED:
+                raise bad(name[:64], f"names more than {MOST_NAMED} value sets or code systems")
+            if modifier in _SETS:
                 found = await _codes(scoped, url)
                 if found is not None:
                     sets[url] = found
-        elif modifier in _TREES:
-            for each in value.split(","):
-                system, mark, _ = each.partition("|")
-                resource = await _defined(scoped, "CodeSystem", system) if mark else None
+            else:
+                resource = await _defined(scoped, "CodeSystem", url)
                 if resource is not None:
-                    parents[system] = dict(_tree(resource.get("concept", []), ()))
+                    parents[url] = dict(_tree(resource.get("concept", []), ()))
+            if max(sum(map(len, sets.values())), *map(len, parents.values()), 0) > MOST_CODES:
+                raise bad(name[:64], f"names more than {MOST_CODES} codes")
     return Sets(sets, parents)
+
+
+def _named(modifier: str, value: str) -> Iterator[str]:
+    if modifier in _SETS:
+        yield from value.split(",")
+    elif modifier in _TREES:
+        yield from (each.partition("|")[0] for each in value.split(",") if "|" in each)
 
 
 async def _codes(scoped: Scoped, url: str) -> tuple[Code, ...] | None:

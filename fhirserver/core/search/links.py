@@ -16,6 +16,8 @@ from fhirserver.core.entries import PLAIN
 from fhirserver.core.search.asked import paths, refused
 from fhirserver.core.search.references import targets
 
+MOST_KEYS = 20
+"""Sort keys of one `_sort`: each is another look at every match."""
 _ORDERED = frozenset({"date", "number", "quantity", "string", "uri", "token"})
 
 
@@ -115,6 +117,8 @@ def _knows(type_: str, name: str, known: dict[tuple[str, str], bool]) -> bool:
 
 def orders(types: Sequence[str], value: str) -> list[Order]:
     """The sort keys of ``-date,name``."""
+    if value.count(",") >= MOST_KEYS:
+        raise refused("_sort", f"has more than {MOST_KEYS} keys")
     found = []
     for each in value.split(","):
         name = each.removeprefix("-")

@@ -33,6 +33,8 @@ MAX_GROUPS = 20
 """Parameters of one search that choose resources, and as many that order and include."""
 MAX_VALUES = 500
 """Their values, those within chains included."""
+MAX_TEXT = 1 << 17
+"""Characters of one parameter's values: as many values as may be, each a long URL."""
 MAX_WORK = 10_000
 """Values of one parameter times the types searched: what is worked out between two turns of the event loop."""
 MAX_DEPTH = 5
@@ -174,6 +176,8 @@ class _Parser:
         bare, _, modifier = name.partition(":")
         if name.count(".") > MOST_POINTS:
             raise refused(label, f"is a chain of more than {MAX_DEPTH} steps")
+        if len(value) > MAX_TEXT:
+            raise refused(label, "is too long")
         if name.endswith((":", ".")):
             raise refused(label, "ends where a modifier or parameter should follow")
         if bare in UNSUPPORTED:
@@ -245,6 +249,8 @@ class _Parser:
                 Residual("system", "_id", tokens=tuple(Token(None, each) for each in ids), negated=True)
             )
             return
+        if len(ids) * len(found.types) > MAX_WORK:
+            raise refused(label, "asks for too many values at once")
         # what cannot be an id, such as a token with a system, is none that there is
         found.narrow([Key(type_, each) for type_ in found.types for each in ids if _ID.fullmatch(each)])
 

@@ -36,6 +36,9 @@ _ZONED = re.compile(r"T.*(?:Z|[+-]\d\d:\d\d)", re.ASCII)
 _BLANK_ZONE = re.compile(r"(T\S*) (?=\d\d:\d\d$)", re.ASCII)
 _EXACT = Context(prec=250)
 _ESCAPED = ",|$\\"
+_ESCAPES = re.compile(r"\\([,|$\\])")
+_MARKS = re.compile(r"\\.|[,|$]", re.DOTALL)
+"""What is escaped, whole, and what separates: one look at a text, however long it is."""
 
 
 class Interval(NamedTuple):
@@ -47,31 +50,13 @@ class Interval(NamedTuple):
 
 def split(text: str, separator: str) -> list[str]:
     """The parts between separators that no backslash stands before; the escapes stay."""
-    parts = [""]
-    at = 0
-    while at < len(text):
-        if text[at] == "\\" and at + 1 < len(text):
-            parts[-1] += text[at : at + 2]
-            at += 2
-        else:
-            if text[at] == separator:
-                parts.append("")
-            else:
-                parts[-1] += text[at]
-            at += 1
-    return parts
+    ends = [each.start() for each in _MARKS.finditer(text) if each[0] == separator]
+    return [text[begin + 1 : end] for begin, end in zip([-1, *ends], [*ends, len(text)], strict=True)]
 
 
 def unescape(text: str) -> str:
     """The text that was meant."""
-    plain: list[str] = []
-    at = 0
-    while at < len(text):
-        if text[at] == "\\" and at + 1 < len(text) and text[at + 1] in _ESCAPED:
-            at += 1
-        plain.append(text[at])
-        at += 1
-    return "".join(plain)
+    return _ESCAPES.sub(r"\1", text)
 
 
 def escape(text: str) -> str:
