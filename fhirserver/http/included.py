@@ -85,8 +85,12 @@ class Included:
                 async for records in self._scoped.scan(Query(keys=others, as_of=self._as_of)):
                     yield records
             if supporting:
-                custodians = frozenset().union(*(wanted[key] for key in supporting))
-                yield await self._scoped.supporting(supporting, custodians=custodians, patients=None, as_of=self._as_of)
+                # each by the custodians that name it: another's word for another resource is none for this one
+                by: dict[frozenset[str], list[Key]] = {}
+                for key in supporting:
+                    by.setdefault(frozenset(wanted[key]), []).append(key)
+                for custodians, those in by.items():
+                    yield await self._scoped.supporting(those, custodians=custodians, patients=None, as_of=self._as_of)
 
     async def _reverse(self, include: Include, fresh: Sequence[Key]) -> AsyncIterator[list[Record]]:
         wanted = [key for key in fresh if include.target in ("", key.type)]

@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp
 
 from fhirserver.core import bundle
+from fhirserver.core.errors import Fault, Kind
 from fhirserver.core.model import CURRENT, Key, Query, Record
 from fhirserver.core.page import Page, Position
 from fhirserver.core.search import Search
@@ -170,9 +171,14 @@ class _Page:
         asked = self._asked
         found = await in_order(self._matches, asked.search.types, asked.search.order)
         start = self._here.offset
+        last = self._here.at.after if self._here.at else 0
+        if last:  # what has been hidden since is not counted, so the place is behind the last match given
+            start = next((at for at, record in enumerate(found, 1) if record.seq == last), -1)
+        if start < 0:
+            raise Fault(Kind.EXPIRED, "What you may see of this has changed; start again.")
         wanted = [record.key for record in found[start : start + asked.count]]
         if len(found) > start + asked.count:
-            self.next = Position(0, 0)
+            self.next = Position(0, found[start + asked.count - 1].seq)
         for at in range(0, len(wanted), AT_ONCE):
             keys = wanted[at : at + AT_ONCE]
             read: dict[Key, Record] = {}
