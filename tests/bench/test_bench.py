@@ -230,6 +230,12 @@ def test_every_row_of_search_can_be_measured(place: stores.Embedded | stores.Eng
         assert [set(one.detail[str(count)]) for count in TINY_SEARCH.patients] == [
             {"p50_ms", "p99_ms", "matches", "searches"}
         ] * 2
-    for claimed in ("search: deep page", "consents, 200 to 100: Patient?", "index: entries", "index: bytes", "index: an"):
+    for claimed in (
+        "search: deep page",
+        "consents, 200 to 100: Patient?",
+        "index: entries",
+        "index: bytes",
+        "index: an",
+    ):
         assert any(name.startswith(claimed) for name in names), claimed
     assert not [each for each in tmp_path.iterdir() if each.is_dir()]
