@@ -7,7 +7,8 @@ parameter, so the order is that of all matches at the snapshot, and each page is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Mapping, Sequence
 
 from fhirserver.core.errors import Fault, Issue, Kind
 from fhirserver.core.model import Record
@@ -15,7 +16,10 @@ from fhirserver.core.search import Order
 from fhirserver.policy.search import Matches
 
 MOST = 100_000
-"""Matches that are put in order; beyond, a search has to be narrower."""
+"""Matches that are put in order, and candidates that are asked one by one for it; beyond, a search has to be
+narrower."""
+_AT_ONCE = 2_000
+"""Matches that are put in order while others wait; of more, others are served meanwhile."""
 
 
 async def in_order(matches: Matches, types: Sequence[str], order: Sequence[Order]) -> list[Record]:
@@ -23,12 +27,20 @@ async def in_order(matches: Matches, types: Sequence[str], order: Sequence[Order
     wanted = [each for each in order if not each.name.startswith("_")]
     sorts = tuple(f"{type_}|{each.name}" for each in wanted for type_ in types)
     records: list[Record] = []
+    looked = 0
     async for look in matches.looks(limit=MOST + 1, bodies=False, sorts=sorts):
         records += look.records
-        if len(records) > MOST:
-            told = f"More than {MOST} resources match; narrow the search, or leave _sort out."
+        looked += look.looked_at
+        if len(records) > MOST or looked > MOST:
+            told = f"More than {MOST} resources match or must be looked at; narrow the search, or leave _sort out."
             raise Fault(Kind.BAD_REQUEST, told, issues=[Issue("too-costly", told, "_sort")])
     columns = {each.name: range(at * len(types), (at + 1) * len(types)) for at, each in enumerate(wanted)}
+    if len(records) <= _AT_ONCE:
+        return _ordered(records, order, columns)
+    return await asyncio.to_thread(_ordered, records, order, columns)
+
+
+def _ordered(records: list[Record], order: Sequence[Order], columns: Mapping[str, Sequence[int]]) -> list[Record]:
     for each in reversed(order):
         keyed = [(_key(record, each.name, columns.get(each.name, ())), record) for record in records]
         known = [pair for pair in keyed if pair[0] is not None]

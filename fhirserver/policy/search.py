@@ -16,6 +16,7 @@ import msgspec
 
 from fhirserver.core.criteria import Criterion, holds
 from fhirserver.core.definitions import search_parameters
+from fhirserver.core.errors import Fault, Issue, Kind
 from fhirserver.core.index import extract, terms_of
 from fhirserver.core.model import CURRENT, Key, Query, Record
 from fhirserver.core.search import Link, Residual, Search, meets
@@ -26,6 +27,10 @@ MOST_CHAINED = 1_000
 """Resources at the far end of a chain up to which their references are looked for."""
 MOST_REFERRING = 250
 """The same of a reverse chain: each must be read to see whom it names."""
+MOST_SOUGHT = 20_000
+"""Candidates that are asked one by one to find those few; a page that is asked for costs as many at most."""
+MOST_COUNTED = 100_000
+"""Candidates that are asked one by one for a total."""
 LOOK = 128
 """Candidates that are asked one by one at a time."""
 NAMED = 64
@@ -106,9 +111,13 @@ class Matches:
         """How many there are, counted no further than ``limit``."""
         if self.indexed:
             return await self._scoped.count(msgspec.structs.replace(self.query, limit=limit))
-        total = 0
+        total = looked = 0
         async for look in self.looks(limit=limit, bodies=False):
             total += len(look.records)
+            looked += look.looked_at
+            if looked > MOST_COUNTED:
+                told = f"More than {MOST_COUNTED} resources have to be looked at one by one; narrow the search."
+                raise Fault(Kind.BAD_REQUEST, told, issues=[Issue("too-costly", told, "_total")])
         return total
 
 
@@ -164,9 +173,13 @@ async def _linked(
 
 async def _few(ends: Sequence[Matches], limit: int, *, bodies: bool = False) -> list[Record] | None:
     found: list[Record] = []
+    looked = 0
     for end in ends:
         async for look in end.looks(limit=limit + 1 - len(found), bodies=bodies):
             found += look.records
+            looked += look.looked_at
+            if looked > MOST_SOUGHT:
+                return None
         if len(found) > limit:
             return None
     return found

@@ -6,9 +6,11 @@ import pytest
 
 from fhirserver.core.search import parse
 from fhirserver.core.search.values import escape, split, unescape
+from fhirserver.http import sorted as sorted_
 from fhirserver.http.asking import MOST_PAIRS
 from fhirserver.http.valuesets import MOST_CODES, MOST_NAMED, NOTHING_KNOWN
-from tests.build import load, observation
+from fhirserver.policy import search
+from tests.build import load, observation, patient
 from tests.served import Served
 
 LONG = 900_000
@@ -35,6 +37,49 @@ async def test_a_parameter_that_asks_for_too_much_is_refused_by_name(
         answer = await client.post(f"{type_}/_search".strip("/"), data={name: value})
     assert answer.status_code == 400, answer.text[:200]
     assert answer.json()["issue"][0]["expression"] == [name]
+
+
+@pytest.mark.parametrize(("query", "named"), [("_sort=date", "_sort"), ("_total=accurate", "_total"),
+                                              ("_summary=count", "_total")])  # fmt: skip
+async def test_an_order_or_total_that_asks_too_many_one_by_one_is_refused(
+    server: Served, monkeypatch: pytest.MonkeyPatch, query: str, named: str
+) -> None:
+    await load(server.gate, [observation(f"o{at}", "p") for at in range(12)])
+    asked = f"Observation?code:text=nothing&{query}"
+    assert (await server.get(asked)).status_code == 200
+    monkeypatch.setattr(sorted_, "MOST", 10)
+    monkeypatch.setattr(search, "MOST_COUNTED", 10)
+    refused = await server.get(asked)
+    assert refused.status_code == 400
+    issue = refused.json()["issue"][0]
+    assert (issue["code"], issue["expression"]) == ("too-costly", [named])
+    assert (await server.get("Observation?code=8480-6&_total=accurate")).json()["total"] == 12
+
+
+@pytest.mark.parametrize("query", ["Observation?subject:Patient.identifier=urn:x|&_count=3",
+                                   "Patient?_has:Observation:patient:code=http://loinc.org|"])  # fmt: skip
+async def test_a_chain_with_an_end_that_is_asked_one_by_one_finds_the_same_from_either_side(
+    server: Served, monkeypatch: pytest.MonkeyPatch, query: str
+) -> None:
+    people = [
+        patient(f"p{at}", identifier=[{"system": "urn:x" if at % 2 else "urn:y", "value": "1"}]) for at in range(9)
+    ]
+    await load(server.gate, [*people, *(observation(f"o{at}", f"p{at}") for at in range(9))])
+    led = [each["fullUrl"] for each in (await server.get(query)).json()["entry"]]
+    monkeypatch.setattr(search, "MOST_SOUGHT", 2)
+    asked = (await server.get(query)).json()
+    assert [each["fullUrl"] for each in asked["entry"]] == led
+    assert len(led) in (3, 9)
+
+
+async def test_what_is_put_in_order_beside_others_is_in_the_same_order(
+    server: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await load(server.gate, [observation(f"o{at}", "p", effectiveDateTime=f"20{30 - at}") for at in range(9)])
+    at_once = (await server.get("Observation?_sort=date")).json()["entry"]
+    monkeypatch.setattr(sorted_, "_AT_ONCE", 0)
+    assert (await server.get("Observation?_sort=date")).json()["entry"] == at_once
+    assert [each["resource"]["id"] for each in at_once] == [f"o{at}" for at in reversed(range(9))]
 
 
 async def test_a_form_of_too_many_parameters_is_refused(server: Served) -> None:
@@ -67,5 +112,5 @@ def test_values_are_split_at_what_no_backslash_stands_before() -> None:
 
 
 def test_a_search_of_one_type_takes_as_many_ids_as_values() -> None:
-    search = parse(("Patient",), [("_id", ",".join(f"a{at}" for at in range(500)))], now=0, values=NOTHING_KNOWN)
-    assert len(search.keys or ()) == 500
+    found = parse(("Patient",), [("_id", ",".join(f"a{at}" for at in range(500)))], now=0, values=NOTHING_KNOWN)
+    assert len(found.keys or ()) == 500
