@@ -56,6 +56,8 @@ async def test_a_store_of_a_later_schema_version_is_refused_with_a_sentence(file
 async def test_a_store_of_the_first_schema_version_is_brought_up(file: Path) -> None:
     with sqlite3.connect(file) as connection:
         connection.execute("CREATE TABLE sorts(region, name, value, seq, PRIMARY KEY (region, name, value, seq))")
+        connection.execute("DROP TABLE spans")
+        connection.execute("CREATE TABLE spans(region, name, lo, hi, seq, PRIMARY KEY (region, name, lo, hi, seq))")
         connection.execute("PRAGMA user_version = 1")
     connection.close()
     store = open_store(f"sqlite:///{file}", clock=Clock())
@@ -64,6 +66,7 @@ async def test_a_store_of_the_first_schema_version_is_brought_up(file: Path) -> 
     with sqlite3.connect(file) as connection:
         assert connection.execute("PRAGMA user_version").fetchone()[0] == SCHEMA_VERSION
         assert not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'sorts'").fetchall()
+        assert connection.execute("SELECT width FROM spans").fetchall() == []
     connection.close()
 
 

@@ -19,24 +19,22 @@ from __future__ import annotations
 
 import struct
 from functools import lru_cache
-from math import inf, isfinite
+from math import inf
 from zlib import crc32
 
 from fhirserver.core.model import Index
+from fhirserver.store.widths import beginnings, width_class
 
 TEXT_BOUND = 48
 _TEXT, _SPAN = "\x01", "\x02"
 """Marks that no term begins with."""
 
-_WIDTHS = (("p", 0.0), ("d", 86_400_000.0), ("y", 366 * 86_400_000.0))
-"""Points; up to a day; up to a year. Wider ones, open ones and those that end before they begin have `_WIDE`."""
-_WIDE = "w"
+_LETTERS = "pdyw"
+"""Of the classes of `store.widths`."""
 _ALPHABET = "-0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz"
 _PAIRS = [first + second for first in _ALPHABET for second in _ALPHABET]
 _HALVES = (36, 24, 12, 0)
 _SIGN, _ALL = 1 << 47, (1 << 48) - 1
-_SLACK = 1e-12
-"""Of a sum of two floats, relative: the key is a way in, so a little more does no harm."""
 
 Range = tuple[str, str]
 """From the first key on, up to the second one, which does not belong to it."""
@@ -49,7 +47,7 @@ def keys(index: Index) -> list[str]:
     for name, low, high in index.spans:
         bare = name.partition("=")[0]
         if bare == name or (bare, low, high) not in spans:
-            found.add(_name(_SPAN, name) + _width(low, high) + ordered(low))
+            found.add(_name(_SPAN, name) + _LETTERS[width_class(low, high)] + ordered(low))
     return sorted(found)
 
 
@@ -60,22 +58,12 @@ def text_range(name: str, beginning: str) -> Range:
 
 def span_ranges(name: str, low: tuple[float, float], high: tuple[float, float]) -> list[Range]:
     """Where the spans of this name lie that begin within ``low`` and end within ``high``."""
-    bounds = {_WIDE: low}
-    for letter, width in _WIDTHS:
-        if width == 0 or isfinite(high[0]):
-            first = high[0] - width - abs(high[0]) * _SLACK if width else high[0]
-            bounds[letter] = (max(low[0], first), min(low[1], high[1]))
-        elif high[0] == -inf:
-            bounds[letter] = (low[0], min(low[1], high[1]))
-    if high[0] > high[1]:
-        return []
     ranges = []
     for each in dict.fromkeys((name, name.partition("=")[0])):
-        for letter, (first, last) in bounds.items():
-            if first <= last:
-                begin = _name(_SPAN, each) + letter
-                start = begin if first == -inf else begin + ordered(first)
-                ranges.append((start, _beginning_with(begin if last == inf else begin + ordered(last))[1]))
+        for number, first, last in beginnings(low, high):
+            begin = _name(_SPAN, each) + _LETTERS[number]
+            start = begin if first == -inf else begin + ordered(first)
+            ranges.append((start, _beginning_with(begin if last == inf else begin + ordered(last))[1]))
     return ranges
 
 
@@ -96,16 +84,6 @@ def after(text: str) -> str | None:
 def _name(mark: str, name: str) -> str:
     code = crc32(name.encode("utf-8", "surrogatepass"))
     return mark + _PAIRS[code >> 24 & 0xFFF] + _PAIRS[code >> 12 & 0xFFF] + _PAIRS[code & 0xFFF]
-
-
-def _width(low: float, high: float) -> str:
-    if low == high:
-        return "p"
-    if low < high:
-        for letter, width in _WIDTHS[1:]:
-            if high - low <= width:
-                return letter
-    return _WIDE
 
 
 def ordered(number: float) -> str:

@@ -139,7 +139,14 @@ _KEYS = {
     "chart": (("compartment", "INTEGER"), ("seq", "INTEGER")),
     "terms": (("region", "INTEGER"), ("hash", "INTEGER"), ("seq", "INTEGER")),
     "texts": (("region", "INTEGER"), ("name", "INTEGER"), ("text", "TEXT"), ("seq", "INTEGER")),
-    "spans": (("region", "INTEGER"), ("name", "INTEGER"), ("lo", "REAL"), ("hi", "REAL"), ("seq", "INTEGER")),
+    "spans": (
+        ("region", "INTEGER"),
+        ("name", "INTEGER"),
+        ("width", "INTEGER"),
+        ("lo", "REAL"),
+        ("hi", "REAL"),
+        ("seq", "INTEGER"),
+    ),
     "entries": (("seq", "INTEGER"),),
 }
 """Primary keys with their affinities: without the casts SQLite compares row values by scanning the table."""

@@ -19,8 +19,6 @@ from contextlib import suppress
 from fhirserver.core.errors import Unavailable
 
 SCHEMA_VERSION = 2
-_OLDER = {1: "DROP TABLE sorts"}
-"""What leads from each older version to the one after it: sort keys are read from ``entries`` alone since version 2."""
 _APPLICATION = 0x46484952  # "FHIR"; tells our file from another program's database
 PAGE_SIZE = 4096
 """Measured (tests/bench/store_probe.py): a commit of one resource changes some thirty pages, so small pages make it
@@ -43,6 +41,17 @@ _VERSION_COLUMNS = """
 HISTORY_FEED = "CREATE INDEX IF NOT EXISTS history_feed ON history(type)"
 """`_history` of a type: its superseded versions by seq, which every index ends with. Made at the start where a store
 was written before there was one."""
+
+_SPANS = """
+CREATE TABLE spans(
+    region INTEGER NOT NULL, name INTEGER NOT NULL, width INTEGER NOT NULL, lo REAL NOT NULL, hi REAL NOT NULL,
+    seq INTEGER NOT NULL, PRIMARY KEY (region, name, width, lo, hi, seq)) WITHOUT ROWID;
+"""
+"""``width``: see `store.widths`."""
+
+_OLDER = {1: ("DROP TABLE sorts", "DROP TABLE spans", _SPANS)}
+"""What leads from each older version to the one after it. Since version 2 sort keys are read from ``entries`` alone,
+and spans know their width; they come back with `reindex`, without which no server takes an older version's index."""
 
 _TABLES = f"""
 -- Interned texts; ids never change their text, so both sides may cache them once committed.
@@ -95,10 +104,7 @@ CREATE TABLE terms(
 CREATE TABLE texts(
     region INTEGER NOT NULL, name INTEGER NOT NULL, text TEXT NOT NULL, seq INTEGER NOT NULL,
     PRIMARY KEY (region, name, text, seq)) WITHOUT ROWID;
-CREATE TABLE spans(
-    region INTEGER NOT NULL, name INTEGER NOT NULL, lo REAL NOT NULL, hi REAL NOT NULL, seq INTEGER NOT NULL,
-    PRIMARY KEY (region, name, lo, hi, seq)) WITHOUT ROWID;
-CREATE TABLE entries(seq INTEGER PRIMARY KEY, packed BLOB NOT NULL);
+{_SPANS}CREATE TABLE entries(seq INTEGER PRIMARY KEY, packed BLOB NOT NULL);
 
 -- Bodies out of line; ``staged`` is when an unpublished one was begun, NULL once a version has it.
 CREATE TABLE blobs(id INTEGER PRIMARY KEY, staged INTEGER);
@@ -196,7 +202,8 @@ def _is_ours(connection: sqlite3.Connection) -> bool:
 def _bring_up(connection: sqlite3.Connection) -> None:
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     for number in range(version, SCHEMA_VERSION):
-        connection.execute(_OLDER[number])
+        for statement in _OLDER[number]:
+            connection.execute(statement)
     connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 

@@ -10,13 +10,15 @@ from typing import NamedTuple
 from fhirserver.core.criteria import AllOf, AnyOf, Criterion, Has, Span, Text
 from fhirserver.store.sqlite.codec import hash_term, joined
 from fhirserver.store.sqlite.meaning import Find, quick
+from fhirserver.store.widths import beginnings
 
 Value = int | str | bytes | float
 ARRAY = "SELECT value FROM json_each(?)"
 MERGED_TERMS = 16
 """Terms of a group whose ranges are merged in seq order; more are collected."""
-_ALTERNATIVES = 100
-"""SQLite takes a compound of some hundred statements; more alternatives are asked of each candidate instead."""
+_ALTERNATIVES = 50
+"""SQLite takes a compound of some hundred statements, and a span is up to four; more alternatives are asked of each
+candidate instead."""
 _LAST = "\U0010ffff"
 
 
@@ -112,18 +114,14 @@ def _text_range(name: int, text: str, how: str) -> Range:
 
 
 def _span_ranges(name: int, low: tuple[float, float], high: tuple[float, float]) -> tuple[Range, ...]:
-    """Ordered by low ends, so the high ends cost a look at each row. Where the bound of a high end lies among the low
-    ends, those that are likely to meet it come first: what is counted or looked for is soon found."""
-    condition = "region = @region AND name = ? AND lo {} ? AND lo {} ? AND hi >= ? AND hi <= ?"
-    (least, most), ends = map(float, low), tuple(map(float, high))
-    bounds: tuple[tuple[str, float, float], ...]
-    if least < ends[0] <= most:
-        bounds = (condition.format(">=", "<="), ends[0], most), (condition.format(">=", "<"), least, ends[0])
-    elif least <= ends[1] < most:
-        bounds = (condition.format(">=", "<="), least, ends[1]), (condition.format(">", "<="), ends[1], most)
-    else:
-        bounds = ((condition.format(">=", "<="), least, most),)
-    return tuple(Range("spans", text, (name, first, last, *ends)) for text, first, last in bounds)
+    """By their widths, ordered by where they begin: few rows are read whose end does not meet the bound."""
+    condition = "region = @region AND name = ? AND width = ? AND lo >= ? AND lo <= ? AND hi >= ? AND hi <= ?"
+    ends = tuple(map(float, high))
+    found = [
+        Range("spans", condition, (name, number, float(first), float(last), *ends))
+        for number, first, last in beginnings(low, high)
+    ]
+    return tuple(found) or (Range("spans", "region = @region AND 0", ()),)
 
 
 def beyond(text: str) -> str | None:

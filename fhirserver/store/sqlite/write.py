@@ -19,6 +19,7 @@ from fhirserver.store.sqlite.codec import Entries, Meta, hash_term, joined, pack
 from fhirserver.store.sqlite.intern import Interner, Texts, delete_rows, insert_rows
 from fhirserver.store.sqlite.read import entries_of
 from fhirserver.store.sqlite.schema import REGION_BITS
+from fhirserver.store.widths import width_class
 
 INDEX_TABLES = ("chart", "terms", "texts", "spans")
 """Rows of current versions; deleted when one is superseded."""
@@ -133,7 +134,7 @@ class Transaction:
             region = seq >> REGION_BITS
             rows["terms"] += [(region, number, seq) for number in entries.hashes()]
             rows["texts"] += [(region, *text, seq) for text in entries.texts]
-            rows["spans"] += [(region, *span, seq) for span in entries.spans]
+            rows["spans"] += [(region, *span_row(span), seq) for span in entries.spans]
         for table, values in rows.items():
             delete_rows(self.connection, table, values)
         if keep:
@@ -246,6 +247,12 @@ def make_entries(names: dict[str, int], facts: Facts, index: Index, terms: Seque
     )
 
 
+def span_row(span: tuple[int, float, float]) -> tuple[int, int, float, float]:
+    """(name, width, lo, hi) of a packed span."""
+    name, low, high = span
+    return name, width_class(low, high), low, high
+
+
 class _Rows:
     """Index rows of many versions, collected per table and inserted in key order."""
 
@@ -253,7 +260,7 @@ class _Rows:
         self._chart: list[tuple[object, ...]] = []
         self._terms: list[tuple[int, int, int]] = []
         self._texts: list[tuple[int, int, str, int]] = []
-        self._spans: list[tuple[int, int, float, float, int]] = []
+        self._spans: list[tuple[int, int, int, float, float, int]] = []
         self._entries: list[tuple[int, bytes]] = []
 
     def add(self, seq: int, entries: Entries, facts: tuple[object, ...]) -> None:
@@ -261,7 +268,7 @@ class _Rows:
         region = seq >> REGION_BITS
         self._terms += [(region, number, seq) for number in entries.hashes()]
         self._texts += [(region, name, text, seq) for name, text in entries.texts]
-        self._spans += [(region, name, lo, hi, seq) for name, lo, hi in entries.spans]
+        self._spans += [(region, *span_row(span), seq) for span in entries.spans]
         self._entries.append((seq, pack((seq, entries))))
 
     def insert(self, connection: sqlite3.Connection) -> None:
@@ -269,5 +276,5 @@ class _Rows:
         insert_rows(connection, "chart", 8, self._chart)
         insert_rows(connection, "terms", 3, self._terms)
         insert_rows(connection, "texts", 4, self._texts)
-        insert_rows(connection, "spans", 5, self._spans)
+        insert_rows(connection, "spans", 6, self._spans)
         insert_rows(connection, "entries", 2, self._entries)
