@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 
 import msgspec
@@ -11,6 +12,8 @@ from fhirserver.store.sqlite.intern import Texts
 from fhirserver.store.sqlite.scan import Scan
 
 _FIRST = 51
+_INFINITE = re.compile(r"\bInf\b")
+"""A bound that SQLite traces in a form that it does not read itself."""
 
 
 def explain(connection: sqlite3.Connection, texts: Texts, query: Query) -> list[str]:
@@ -24,6 +27,7 @@ def explain(connection: sqlite3.Connection, texts: Texts, query: Query) -> list[
     steps: dict[str, None] = {}
     for statement in asked:
         if statement.lstrip().upper().startswith("SELECT"):
-            for *_, detail in connection.execute(f"EXPLAIN QUERY PLAN {statement}"):
+            readable = _INFINITE.sub("9e999", statement)
+            for *_, detail in connection.execute(f"EXPLAIN QUERY PLAN {readable}"):
                 steps[detail] = None
     return list(steps)
