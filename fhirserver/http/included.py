@@ -96,9 +96,13 @@ class Included:
         wanted = [key for key in fresh if include.target in ("", key.type)]
         name = REFERENCE_TERM if include.code == "*" else f"{include.source}|{include.code}="
         types = None if include.source == "*" else frozenset({include.source})
+        # A general reference does not say by which link a Person was found, and its caller may not see that one.
+        hidden = frozenset({"Person"}) if types is None and self._scoped.limited else frozenset[str]()
         for at in range(0, len(wanted), _AT_ONCE):
             terms = tuple(f"{name}{key}" for key in wanted[at : at + _AT_ONCE])
-            async for records in self._scoped.scan(Query(types=types, terms=(terms,), as_of=self._as_of)):
+            async for records in self._scoped.scan(
+                Query(types=types, not_types=hidden, terms=(terms,), as_of=self._as_of)
+            ):
                 yield records
                 if self.incomplete:
                     return
