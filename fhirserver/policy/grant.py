@@ -62,7 +62,6 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True):
             return patient in self.patients
         return self.organization is None or self.organization == facts.custodian or self.organization in facts.parties
 
-
     def few(self, type_: str, most: int) -> frozenset[str] | None:
         """The patients of whom one at least is an owner of whatever of this type is visible; None where there may be
         others, or more of them than ``most``."""
