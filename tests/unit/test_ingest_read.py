@@ -45,9 +45,9 @@ async def store(tmp_path: Path) -> AsyncIterator[Imports]:
         BUNDLE + b"\n \n",
         json.dumps(json.loads(BUNDLE), indent=1).encode(),
         b"\n".join(json.dumps(bundle(entry(patient(name)))).encode() for name in "ab"),
-        gzip.compress(TWO[:70]) + gzip.compress(TWO[70:]),
+        gzip.compress(TWO[:70], mtime=0) + gzip.compress(TWO[70:]),
         bz2.compress(BUNDLE),
-        gzip.compress(PRETTY),
+        gzip.compress(PRETTY, mtime=0),
     ],
 )
 async def test_the_content_tells_the_form_whatever_the_name(store: Imports, name: str, raw: bytes) -> None:
@@ -68,7 +68,7 @@ async def test_the_content_tells_the_form_whatever_the_name(store: Imports, name
         (b'{\n"resourceType": "Patient"} trailing', "found t where the end of the file should be", 2, 28),
         (b'{"a": 1}', "not a FHIR resource: it has no resourceType", 1, 0),
         (b'{"resourceType": 5}', "not a FHIR resource: Expected str, got int - at resourceType", 1, 0),
-        (gzip.compress(TWO)[:-12], "the compressed data ends too early", 0, 0),
+        (gzip.compress(TWO, mtime=0)[:-12], "the compressed data ends too early", 0, 0),
         (b"PK\x03\x04....", "a zip archive", 0, 0),
         (b"\xff\xfe{\0", "not UTF-8", 0, 0),
     ],
@@ -130,7 +130,7 @@ async def test_an_empty_ndjson_file_is_fine(store: Imports) -> None:
 
 async def test_directories_are_read_in_order_and_only_what_is_named_like_fhir(store: Imports) -> None:
     store.write("in/b/2.json", patient("c"))
-    store.write("in/a.ndjson.gz", gzip.compress(TWO))
+    store.write("in/a.ndjson.gz", gzip.compress(TWO, mtime=0))
     store.write("in/README.md", b"no")
     store.write("in/.hidden.json", b"no")
     store.write("in/.git/x.json", b"no")
@@ -150,7 +150,7 @@ async def test_a_path_with_nothing_to_ingest_is_an_error_that_names_it(store: Im
 
 async def test_standard_input_and_pipes_are_read_like_files(store: Imports, monkeypatch: pytest.MonkeyPatch) -> None:
     class Standard:
-        buffer = io.BytesIO(gzip.compress(TWO))
+        buffer = io.BytesIO(gzip.compress(TWO, mtime=0))
 
     monkeypatch.setattr("sys.stdin", Standard)
     pipe = store.folder / "pipe"
