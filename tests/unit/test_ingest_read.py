@@ -45,7 +45,7 @@ async def store(tmp_path: Path) -> AsyncIterator[Imports]:
         BUNDLE + b"\n \n",
         json.dumps(json.loads(BUNDLE), indent=1).encode(),
         b"\n".join(json.dumps(bundle(entry(patient(name)))).encode() for name in "ab"),
-        gzip.compress(TWO[:70], mtime=0) + gzip.compress(TWO[70:]),
+        gzip.compress(TWO[:70], mtime=0) + gzip.compress(TWO[70:], mtime=0),
         bz2.compress(BUNDLE),
         gzip.compress(PRETTY, mtime=0),
     ],
