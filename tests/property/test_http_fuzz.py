@@ -373,9 +373,14 @@ def test_no_request_whatever_makes_the_server_fail(tmp_path: Path, kind: str) ->
             runner.run(holding.__aexit__(None, None, None))
 
 
+MANY = 500
+"""Answers among which there is a resource that was made, and one that was refused for its content."""
+
+
 async def _sound(fuzzed: Fuzzed) -> None:
     """The server answers as before, it had something to do, and the store holds nothing but what is right."""
-    assert {200, 201, 400, 404, 422} <= fuzzed.statuses.keys()
+    rare = {201, 422} if sum(fuzzed.statuses.values()) >= MANY else set()
+    assert {200, 400, 404} | rare <= fuzzed.statuses.keys()
     answer = await fuzzed.server.get("metadata")
     assert answer.json()["resourceType"] == "CapabilityStatement"
     assert [one async for one in fuzzed.server.gate.upkeep(subject="test").verify()] == []
