@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from fhirpathpy import compile as compiled
+from fhirpathpy.engine.nodes import TypeInfo
 from fhirpathpy.models import models
 
 from fhirserver.core.definitions import RESOURCE_TYPES, search_parameters
@@ -45,7 +46,8 @@ def test_every_expression_can_be_walked() -> None:
     assert len(walked) > 3000
 
 
-def test_the_walker_agrees_with_fhirpathpy_on_the_official_examples() -> None:
+def test_the_walker_agrees_with_fhirpathpy_on_the_official_examples(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TypeInfo, "model", None)  # the evaluator keeps what an `is` elsewhere has set
     compared = 0
     for path in sorted(shared("data/examples/hl7-r4-examples").glob("*.json")):
         resource = json.loads(path.read_text("utf-8"))
