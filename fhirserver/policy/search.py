@@ -100,12 +100,15 @@ class Matches:
             yield Look(kept, upto, len(records))
         yield Look([], CURRENT)
 
-    async def first(self, limit: int) -> list[Record] | None:
-        """All matches with their bodies if they are at most ``limit``, else None."""
-        found: list[Record] = []
-        async for look in self.looks(limit=limit + 1):
-            found += look.records
-        return found if len(found) <= limit else None
+    def among(self, keys: Collection[Key]) -> Matches:
+        """Those of them that have one of these keys."""
+        return Matches(self._scoped, _narrowed(self.query, keys), self._filters)
+
+    def referring(self, code: str, keys: Collection[Key]) -> Matches:
+        """Those of them that refer to one of these by their reference parameter ``code``."""
+        names = tuple(f"{type_}|{code}={key}" for type_ in self.query.types or () for key in sorted(keys))
+        query = msgspec.structs.replace(self.query, terms=(*self.query.terms, names))
+        return Matches(self._scoped, query, self._filters)
 
     async def count(self, limit: int | None = None) -> int:
         """How many there are, counted no further than ``limit``."""
@@ -161,7 +164,7 @@ async def _linked(
         far = await _few(ends, MOST_REFERRING, bodies=True)
     if far is None:
         kind = _Referred if link.reverse else _Refers
-        return query, kind(scoped, link, as_of)
+        return query, kind(scoped, link.code, ends)
     if not link.reverse:
         names = tuple(f"{type_}|{link.code}={record.key}" for type_ in search.types for record in far)
         return msgspec.structs.replace(query, terms=(*query.terms, names)), None
@@ -186,29 +189,28 @@ async def _few(ends: Sequence[Matches], limit: int, *, bodies: bool = False) -> 
 
 
 class _Refers:
-    """A chain: one of the resources that the candidate refers to is found at its end."""
+    """A chain: one of the resources that the candidate refers to is found at one of its ends."""
 
-    def __init__(self, scoped: Scoped, link: Link, as_of: int | None) -> None:
-        self._scoped, self._link, self._as_of = scoped, link, as_of
+    def __init__(self, scoped: Scoped, code: str, ends: Sequence[Matches]) -> None:
+        self._scoped, self._code, self._ends = scoped, code, ends
 
     async def __call__(self, records: list[Record]) -> list[Record]:
-        targets = {record.key: await _targets(self._scoped, record, self._link.code) for record in records}
+        targets = {record.key: await _targets(self._scoped, record, self._code) for record in records}
         wanted = frozenset().union(*targets.values())
         found: set[Key] = set()
-        for end in self._link.of:
-            among = [key for key in wanted if key.type in end.types]
+        for end in self._ends:
+            among = [key for key in wanted if key.type in (end.query.types or ())]
             if among:
-                matches = await matches_of(self._scoped, _only(end, among), as_of=self._as_of)
-                async for look in matches.looks(bodies=False):
+                async for look in end.among(among).looks(bodies=False):
                     found |= {record.key for record in look.records}
         return [record for record in records if not targets[record.key].isdisjoint(found)]
 
 
 class _Referred:
-    """A reverse chain: one of the resources found at its end refers to the candidate."""
+    """A reverse chain: one of the resources found at its ends refers to the candidate."""
 
-    def __init__(self, scoped: Scoped, link: Link, as_of: int | None) -> None:
-        self._scoped, self._link, self._as_of = scoped, link, as_of
+    def __init__(self, scoped: Scoped, code: str, ends: Sequence[Matches]) -> None:
+        self._scoped, self._code, self._ends = scoped, code, ends
 
     async def __call__(self, records: list[Record]) -> list[Record]:
         named: set[Key] = set()
@@ -216,30 +218,22 @@ class _Referred:
         for at in range(0, len(records), NAMED):
             asked = {record.key for record in records[at : at + NAMED]}
             open_ = set(asked)
-            for end in self._link.of:
+            for end in self._ends:
                 after = 0
                 while open_ and after < CURRENT:
                     after = await self._look(end, open_, after)
             named |= asked - open_
         return [record for record in records if record.key in named]
 
-    async def _look(self, end: Search, open_: set[Key], after: int) -> int:
+    async def _look(self, end: Matches, open_: set[Key], after: int) -> int:
         """Strike out whom the next referring resources name; the seq up to which that has been done.
 
         Asked anew after each look: who has been named need not be asked about again."""
-        names = tuple(f"{end.types[0]}|{self._link.code}={key}" for key in sorted(open_))
-        narrowed = msgspec.structs.replace(end, terms=(*end.terms, names))
-        matches = await matches_of(self._scoped, narrowed, as_of=self._as_of)
-        async for look in matches.looks(after=after, limit=LOOK):
+        async for look in end.referring(self._code, open_).looks(after=after, limit=LOOK):
             for record in look.records:
-                open_ -= await _targets(self._scoped, record, self._link.code)
+                open_ -= await _targets(self._scoped, record, self._code)
             after = look.upto
         return after
-
-
-def _only(search: Search, keys: Collection[Key]) -> Search:
-    among = keys if search.keys is None else set(keys) & set(search.keys)
-    return msgspec.structs.replace(search, keys=tuple(sorted(among)))
 
 
 async def _content(scoped: Scoped, record: Record) -> Mapping[str, Any]:
