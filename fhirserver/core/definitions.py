@@ -23,7 +23,7 @@ from functools import cache, lru_cache
 from hashlib import blake2b
 from importlib import resources
 from types import MappingProxyType
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -112,6 +112,14 @@ class Step(NamedTuple):
     field: str = ""
     text: str = ""
     repeated: bool = False
+
+    def passes(self, item: Any, at: int) -> bool:
+        """Whether the step takes this item, the one at ``at`` of those that bear its name."""
+        if not self.field:
+            return True
+        if self.field == "#":
+            return str(at) == self.text
+        return type(item) is dict and item.get(self.field) == self.text
 
 
 class Path(NamedTuple):

@@ -39,7 +39,17 @@ from typing import Any, NamedTuple
 from fhirserver.core import definitions, ucum
 from fhirserver.core.intervals import MOMENTS, Unit, intervals
 from fhirserver.core.presence import Mark
-from fhirserver.core.values import TEXT_LIMIT, exact, items, local, named_type, normalise, number, text_of
+from fhirserver.core.values import (
+    TEXT_LIMIT,
+    contained_type,
+    exact,
+    items,
+    local,
+    named_type,
+    normalise,
+    number,
+    text_of,
+)
 
 PLAIN = frozenset({"code", "id", "uri", "url", "oid", "uuid", "string", "markdown", "boolean"})
 _NAME_PARTS = ("family", "given", "prefix", "suffix", "text")
@@ -223,13 +233,7 @@ def _is_patient_elsewhere(item: dict[str, Any], resource: object) -> bool:
     if local(reference) is not None:
         return False
     if reference.startswith("#"):
-        contained = items(resource.get("contained")) if isinstance(resource, dict) else []
-        return any(
-            type(inner) is dict
-            and inner.get("resourceType") == definitions.PATIENT
-            and inner.get("id") == reference.removeprefix("#")
-            for inner in contained
-        )
+        return contained_type(reference, resource) == definitions.PATIENT
     kind = named_type(reference) or reference.partition("?")[0]
     return definitions.PATIENT in (kind, text_of(item, "type"))
 

@@ -16,7 +16,6 @@ from typing import Any
 
 from fhirserver.core import definitions
 from fhirserver.core.composites import take_composite
-from fhirserver.core.definitions import Step
 from fhirserver.core.entries import Found
 from fhirserver.core.model import MAX_TIME, MIN_TIME, Index
 from fhirserver.core.plan import Branch, Plan, plan, plan_for
@@ -107,14 +106,8 @@ def _visit(item: Any, at: int, branch: Branch, found: Found) -> None:
         if branch.below:
             _walk(item, branch.below, found)
         for step, twin in branch.twins.items():
-            if _passes(item, at, step):
+            if step.passes(item, at):
                 _visit(item, at, twin, found)
-
-
-def _passes(item: dict[str, Any], at: int, step: Step) -> bool:
-    if step.repeated:
-        return True
-    return str(at) == step.text if step.field == "#" else item.get(step.field) == step.text
 
 
 def _targets(resource: Mapping[str, Any]) -> set[Target]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from fhirserver.core.values import items, named_type, text_of
+from fhirserver.core.values import contained_type, named_type, text_of
 
 _NO_VALUE = frozenset({"id", "extension"})
 
@@ -60,14 +60,5 @@ def _is_or_names(item: Any, resource: Any) -> str:
         if named:
             return named
         if reference.startswith("#"):
-            return _contained_type(reference, resource)
+            return contained_type(reference, resource)
     return text_of(item, "type")
-
-
-def _contained_type(reference: str, resource: Any) -> str:
-    """The type of the contained resource that ``#id`` names; empty when there is none."""
-    contained = items(resource.get("contained")) if type(resource) is dict else []
-    for inner in contained:
-        if type(inner) is dict and inner.get("id") == reference[1:]:
-            return text_of(inner, "resourceType")
-    return ""

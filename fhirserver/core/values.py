@@ -139,3 +139,12 @@ def limits(low: float | None, high: float | None) -> tuple[float, float] | None:
     if high is None:
         return low, MAX_NUMBER
     return (low, high) if low <= high else (high, low)
+
+
+def contained_type(reference: str, resource: Any) -> str:
+    """The type of the contained resource that ``#id`` names; empty when there is none."""
+    contained = items(resource.get("contained")) if type(resource) is dict else []
+    for inner in contained:
+        if type(inner) is dict and inner.get("id") == reference[1:]:
+            return text_of(inner, "resourceType")
+    return ""

@@ -36,15 +36,7 @@ def select(node: Any, steps: tuple[Step, ...], root: Any = None) -> Iterator[Any
         step, rest = steps[0], steps[1:]
         value = node.get(step.name)
         for at, item in enumerate(value if type(value) is list else [] if value is None else [value]):
-            if _passes(item, at, step):
+            if step.passes(item, at):
                 yield from select(item, rest, root)
             if step.repeated:
                 yield from select(item, steps, root)
-
-
-def _passes(item: Any, at: int, step: Step) -> bool:
-    if not step.field:
-        return True
-    if step.field == "#":
-        return str(at) == step.text
-    return type(item) is dict and item.get(step.field) == step.text
