@@ -19,15 +19,13 @@ from fhirserver.core.errors import Fault, Kind
 from fhirserver.core.search import Search, parse
 from fhirserver.http.limits import body_of
 from fhirserver.http.negotiation import GENERAL, content_type, sent_type
-from fhirserver.http.paging import Paging
-from fhirserver.http.selection import TOLERATED, bad, number, plus
+from fhirserver.http.paging import DEFAULT_COUNT, Paging, page_size
+from fhirserver.http.selection import TOLERATED, bad, plus
 from fhirserver.http.server import Server, strict
 from fhirserver.http.subset import Cut, elements_of, projection_of, summary_of
 from fhirserver.http.valuesets import value_sets
 from fhirserver.policy.gate import CallerClass, Scoped
 
-DEFAULT_COUNT = 50
-MAX_COUNT = 1000
 MOST_BODY = 1 << 20
 """Bytes of a form."""
 
@@ -128,7 +126,7 @@ def answer_of(
     summary = summary_of(one.get("_summary"))
     names = elements_of([value for name, value in wanted if name == "_elements"])
     applied += tuple((name, value) for name, value in wanted if name in GENERAL | {"_total"})
-    count = 0 if summary == "count" else min(number("_count", one.get("_count", str(DEFAULT_COUNT))), MAX_COUNT)
+    count = 0 if summary == "count" else page_size(one.get("_count"))
     types = search.types
     return Asked(
         search=search,

@@ -15,7 +15,7 @@ import msgspec
 
 from fhirserver.core.errors import Conflict, Fault, Kind
 from fhirserver.core.model import Key, Query, Record
-from fhirserver.core.search import parse
+from fhirserver.core.search import Search, parse
 from fhirserver.http.negotiation import GENERAL
 from fhirserver.http.selection import TOLERATED
 from fhirserver.http.valuesets import NOTHING_KNOWN
@@ -44,13 +44,20 @@ def criteria(type_: str, text: str, now: int) -> Query:
         raise _bad(f"The parameter {name[:64]} is not known here.", name)
     if not search.applied:
         raise _bad("A condition needs at least one search parameter.", "")
-    for name, value in search.applied:
-        one = parse((type_,), [(name, value)], now=now, values=NOTHING_KNOWN)
-        if one.links or one.residuals or one.lists or one.order or one.includes:
-            raise _bad(f"The parameter {name[:64]} cannot be used in a condition this way.", name)
+    if _is_beyond_the_index(search):
+        name = next(
+            name
+            for name, value in search.applied
+            if _is_beyond_the_index(parse((type_,), [(name, value)], now=now, values=NOTHING_KNOWN))
+        )
+        raise _bad(f"The parameter {name[:64]} cannot be used in a condition this way.", name)
     if type_ == "Person" and search.criteria:  # a caller's view of a Person may lack what the index has
         raise _bad("Persons are found in a condition by exact values alone.", search.applied[0][0])
     return Query(types=frozenset({type_}), keys=search.keys, terms=search.terms, criteria=search.criteria, bodies=False)
+
+
+def _is_beyond_the_index(search: Search) -> bool:
+    return bool(search.links or search.residuals or search.lists or search.order or search.includes)
 
 
 def _bad(message: str, name: str) -> Fault:

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp
 
 from fhirserver.core.model import Key, Query, Record, parse_facts
 from fhirserver.core.stamp import instant
-from fhirserver.http.respond import SECURITY_HEADERS
+from fhirserver.http.respond import streamed_headers
 from fhirserver.http.selection import Selection
 from fhirserver.http.server import Server
 from fhirserver.http.stream import Streaming
@@ -49,11 +49,7 @@ async def departures(
     }
     return Streaming(
         chunks=left.chunks(head, base.encode(), instant(high.time).encode()),
-        headers={
-            "Content-Type": f"{media_type}; charset=utf-8",
-            "Vary": "Accept, Authorization",
-            **SECURITY_HEADERS,
-        },
+        headers=streamed_headers(media_type),
         disclosure=scoped.disclosure(
             interaction="$everything",
             patients=chart.patients,

@@ -8,7 +8,7 @@ OperationDefinition, in the shape of the HealthEx API.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from hashlib import blake2b
 from urllib.parse import quote
 
@@ -18,7 +18,7 @@ from starlette.types import ASGIApp
 
 from fhirserver.core import bundle
 from fhirserver.core.errors import Fault, Kind
-from fhirserver.core.model import Key, Record
+from fhirserver.core.model import Key
 from fhirserver.core.page import Page, Position
 from fhirserver.core.stamp import instant
 from fhirserver.http.departures import departures, linked_since
@@ -26,10 +26,10 @@ from fhirserver.http.feed import Feed, widened_since
 from fhirserver.http.journey import Journey
 from fhirserver.http.labels import security
 from fhirserver.http.paging import Paging
-from fhirserver.http.respond import NDJSON, SECURITY_HEADERS, content_type
+from fhirserver.http.respond import NDJSON, content_type, streamed_headers
 from fhirserver.http.selection import Selection, pairs_of, parse
 from fhirserver.http.server import Server, bearer, strict
-from fhirserver.http.stream import Counted, Streaming
+from fhirserver.http.stream import Counted, Streaming, nothing
 from fhirserver.http.subset import projection_of
 from fhirserver.http.visit import Visit
 from fhirserver.http.walk import OVERLAP_MILLISECONDS, Walk
@@ -172,13 +172,10 @@ class Answer:
         if here.total is None and (self._counted or at is None):
             here = msgspec.structs.replace(here, total=await way.count())
         links = await self._links(way, paging, here, at)
-        batches = Counted(way.batches(at, entries) if at else _nothing())
-        headers = {
-            "Content-Type": media_type if ndjson else f"{media_type}; charset=utf-8",
-            "Vary": "Accept, Authorization",
-            **SECURITY_HEADERS,
-        }
+        batches = Counted(way.batches(at, entries) if at else nothing())
+        headers = streamed_headers(media_type)
         if ndjson:
+            headers["Content-Type"] = media_type  # NDJSON is UTF-8 by itself
             # Lines have no place for links, so they stand where RFC 8288 puts them.
             headers["Link"] = ", ".join(f'<{link["url"]}>; rel="{link["relation"]}"' for link in links)
         return Streaming(
@@ -281,8 +278,3 @@ def _labelled(facts: set[str]) -> dict[str, object]:
 
 def _link(relation: str, url: str) -> dict[str, str]:
     return {"relation": relation, "url": url}
-
-
-async def _nothing() -> AsyncIterator[list[Record]]:
-    return
-    yield

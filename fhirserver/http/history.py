@@ -10,7 +10,6 @@ The newest entry's `lastModified` is the `_since` that misses nothing, because n
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -23,16 +22,13 @@ from fhirserver.core.model import HistoryQuery, Key, Record
 from fhirserver.core.page import Page, Position
 from fhirserver.core.stamp import instant
 from fhirserver.http.negotiation import GENERAL
-from fhirserver.http.paging import Paging
-from fhirserver.http.respond import SECURITY_HEADERS, content_type, etag
-from fhirserver.http.selection import bad, moment, number, plus
+from fhirserver.http.paging import DEFAULT_COUNT, Paging, page_size
+from fhirserver.http.respond import content_type, etag, streamed_headers
+from fhirserver.http.selection import bad, moment, plus
 from fhirserver.http.server import Server, bearer, strict
-from fhirserver.http.stream import Counted, Streaming
+from fhirserver.http.stream import Counted, Streaming, nothing
 from fhirserver.http.subset import Cut, elements_of, projection_of, summary_of
 from fhirserver.policy.gate import CallerClass, Scoped, view_tag
-
-DEFAULT_COUNT = 50
-MAX_COUNT = 1000
 
 MOST_COUNTED = 10_000
 """Versions of a type or of the whole store up to which a page tells the total unasked; a resource's own are always
@@ -112,14 +108,10 @@ class _Answer:
         total = {} if here.total is None else {"total": here.total}
         head = {"resourceType": "Bundle", "type": "history", **total, "link": links}
         shape = _shape(self.base.encode(), msgspec.json.encode(head)[:-1])
-        batches = Counted(scoped.history(page) if asked.count else _nothing())
+        batches = Counted(scoped.history(page) if asked.count else nothing())
         return Streaming(
             chunks=bundle.write(shape, batches, body=scoped.body, project=asked.project and _living(asked.project)),
-            headers={
-                "Content-Type": f"{self.media_type}; charset=utf-8",
-                "Vary": "Accept, Authorization",
-                **SECURITY_HEADERS,
-            },
+            headers=streamed_headers(self.media_type),
             disclosure=scoped.disclosure(
                 interaction=self.interaction,
                 detail={**self.about, "query": f"?{urlencode(asked.applied)}", "offset": here.offset},
@@ -200,11 +192,6 @@ def _living(cut: Cut) -> Cut:
     return lambda content: cut(content) if content else content
 
 
-async def _nothing() -> AsyncIterator[list[Record]]:
-    return
-    yield
-
-
 def parse(pairs: list[tuple[str, str]], *, strict: bool) -> Asked:
     """The parameters; a value that cannot be understood is a 400 naming it, an unknown parameter under ``strict``."""
     given: dict[str, str] = {}
@@ -232,7 +219,7 @@ def parse(pairs: list[tuple[str, str]], *, strict: bool) -> Asked:
             applied.append((name, plus(value) if name in ("_since", "_at") else value))
     summary = summary_of(given.get("_summary"))
     counts = summary == "count"
-    count = min(number("_count", given.get("_count", str(DEFAULT_COUNT))), MAX_COUNT)
+    count = page_size(given.get("_count"))
     return Asked(
         since=moment("_since", given["_since"])[0] if "_since" in given else None,
         at=moment("_at", given["_at"]) if "_at" in given else None,

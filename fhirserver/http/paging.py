@@ -7,8 +7,17 @@ import msgspec
 from fhirserver.core import page
 from fhirserver.core.errors import Fault, Kind
 from fhirserver.core.page import Page, Position
+from fhirserver.http.selection import number
 from fhirserver.http.server import Server
 from fhirserver.policy.gate import Scoped
+
+DEFAULT_COUNT = 50
+MAX_COUNT = 1000
+
+
+def page_size(given: str | None) -> int:
+    """The `_count` of a search or history; Fault BAD_REQUEST for what is no whole number."""
+    return DEFAULT_COUNT if given is None else min(number("_count", given), MAX_COUNT)
 
 
 class Paging(msgspec.Struct, frozen=True):

@@ -19,7 +19,7 @@ from fhirserver.core.model import Key
 from fhirserver.core.patch import Patch, fhirpath_patch, json_patch
 from fhirserver.http.conditions import criteria, found, holding, pinned, repeated, the_one
 from fhirserver.http.limits import body_of
-from fhirserver.http.negotiation import FHIR_JSON, READABLE, content_type, sent_type
+from fhirserver.http.negotiation import FHIR_JSON, READABLE, sent_type
 from fhirserver.http.respond import Refused
 from fhirserver.http.server import Server, bearer
 from fhirserver.http.writing import answered, current, if_match, localised, validated
@@ -108,7 +108,6 @@ def _must_be_patchable(type_: str) -> None:
 async def _asked(request: Request, server: Server) -> _Asked:
     """The patch of the request's body, by its content type; whatever else could be refused is looked at before it."""
     version = if_match(request.headers)
-    content_type(request, request.query_params.get("_format"))
     given = _reader(sent_type(request))
     return _Asked(given(await body_of(request, server)), version)
 

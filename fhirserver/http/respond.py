@@ -26,9 +26,19 @@ __all__ = [
     "not_modified",
     "outcome",
     "refusal",
+    "streamed_headers",
 ]
 
 SECURITY_HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
+
+
+def streamed_headers(media_type: str) -> dict[str, str]:
+    """The headers of an answer in UTF-8 that depends on who asks, and how."""
+    return {
+        "Content-Type": f"{media_type}; charset=utf-8",
+        "Vary": "Accept, Authorization",
+        **SECURITY_HEADERS,
+    }
 
 
 class Refused(Fault):

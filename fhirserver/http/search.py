@@ -27,7 +27,7 @@ from fhirserver.http.asking import Asked, asked_of
 from fhirserver.http.explain import explained
 from fhirserver.http.included import Included
 from fhirserver.http.paging import Paging
-from fhirserver.http.respond import SECURITY_HEADERS
+from fhirserver.http.respond import streamed_headers
 from fhirserver.http.searchset import Entries, shape
 from fhirserver.http.server import Server, bearer
 from fhirserver.http.sorted import in_order
@@ -106,11 +106,7 @@ async def answer(
             body=scoped.body,
             project=asked.project,
         ),
-        headers={
-            "Content-Type": f"{asked.media_type}; charset=utf-8",
-            "Vary": "Accept, Authorization",
-            **SECURITY_HEADERS,
-        },
+        headers=streamed_headers(asked.media_type),
         disclosure=scoped.disclosure(interaction=interaction, patients=(within,) if within else (), detail=asked.told),
         still_admitted=scoped.still_admitted,
         sent=lambda: page.entries.sent,

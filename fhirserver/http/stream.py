@@ -162,6 +162,12 @@ class Counted:
             yield batch
 
 
+async def nothing() -> AsyncIterator[list[Record]]:
+    """Batches of an answer without entries."""
+    for batch in list[list[Record]]():
+        yield batch
+
+
 async def _disconnected(receive: Receive) -> None:
     while True:
         message = await receive()

@@ -42,7 +42,6 @@ async def received(request: Request, server: Server, type_: str) -> Sent:
     type than the URL says. Absolute references to resources of this server become relative ones.
     """
     must_be_json(request)
-    content_type(request, request.query_params.get("_format"))  # what cannot be answered is not begun
     raw = await body_of(request, server)
     return validated(localised(raw, type_, server.fhir_base(request)), type_)
 
