@@ -88,7 +88,7 @@ def _walk(nodes: list[Node], steps: str) -> list[Node]:
     while at < len(steps):
         step = _STEP.match(steps, at)
         if step is None or step.end() == at:
-            raise NotImplementedError(f"an expression the oracle cannot walk: {steps}")
+            raise ValueError(f"an expression the oracle cannot walk: {steps}")
         at = step.end()
         if step["as"]:
             nodes = [node for node in nodes if node.type.lower() == step["as"].lower()]

@@ -28,6 +28,16 @@ def document(id: str, of: str, binary: str, *labels: str) -> JSON:
     }
 
 
+def provenance(id: str, *targets: str) -> JSON:
+    return {
+        "resourceType": "Provenance",
+        "id": id,
+        "target": [{"reference": each} for each in targets],
+        "recorded": "2027-01-01T00:00:00Z",
+        "agent": [{"who": {"display": "anybody"}}],
+    }
+
+
 async def test_a_binary_is_read_through_an_admitted_resource_that_names_it(w: World) -> None:
     await w.load("north", binary("b"), document("d", "n", "b"), binary("unnamed"))
     scoped = await w.caller("third-party", "reader")
@@ -63,15 +73,6 @@ async def test_naming_anothers_binary_does_not_open_it(w: World) -> None:
 
 
 async def test_a_provenance_is_open_only_through_all_its_targets(w: World) -> None:
-    def provenance(id: str, *targets: str) -> JSON:
-        return {
-            "resourceType": "Provenance",
-            "id": id,
-            "target": [{"reference": each} for each in targets],
-            "recorded": "2027-01-01T00:00:00Z",
-            "agent": [{"who": {"reference": "Practitioner/dr"}}],
-        }
-
     await w.load("north", patient("m"), observation("m1", "m"), observation("n9", "n", "R", "HIV"))
     await w.load(
         "north",
@@ -97,13 +98,7 @@ async def test_a_provenance_is_open_only_through_all_its_targets(w: World) -> No
 async def test_what_speaks_through_a_resource_follows_it(w: World) -> None:
     """A Binary and a Provenance hide what their context and target hide, whenever that came about."""
     north, about = await w.writer("north"), {"reference": "Observation/x"}
-    spoken = {
-        "resourceType": "Provenance",
-        "id": "p",
-        "target": [{"reference": "Binary/b"}],
-        "recorded": "2027-01-01T00:00:00Z",
-        "agent": [{"who": {"display": "anybody"}}],
-    }
+    spoken = provenance("p", "Binary/b")
     await w.load("north", patient("m"))
     await w.consent(consent("c", "n"))
     for change in ("label", "label by import", "move", "deletion"):
@@ -180,15 +175,6 @@ async def test_what_a_killed_server_has_left_to_follow_follows_when_the_next_one
 
 
 async def test_a_provenance_does_not_reach_anothers_patients_through_what_that_one_holds(w: World) -> None:
-    def provenance(id: str, *targets: str) -> JSON:
-        return {
-            "resourceType": "Provenance",
-            "id": id,
-            "target": [{"reference": each} for each in targets],
-            "recorded": "2027-01-01T00:00:00Z",
-            "agent": [{"who": {"display": "anybody"}}],
-        }
-
     strange, own = provenance("strange", "Observation/s1"), provenance("own", "Observation/n1", "Practitioner/dr")
     await (await w.writer("north")).write([put(strange), put(own)])
     assert await w.load("north", provenance("imported", "Observation/s1")) == ["created"]
