@@ -106,7 +106,7 @@ async def everything_type(request: Request, server: Server) -> ASGIApp:
     type_ = request.path_params["type"]
     scoped, selection, media_type = await _begin(request, server, type_)
     _no_departures(selection)
-    scoped = await scoped.everyone()
+    scoped = await scoped.everyone(listed=True)
     since = None if selection.since is None else selection.since - OVERLAP_MILLISECONDS
     subject = Subject(
         scoped=scoped,

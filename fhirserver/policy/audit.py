@@ -11,7 +11,7 @@ import hmac
 import logging
 import re
 import secrets
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 from urllib.parse import parse_qsl, quote
@@ -97,14 +97,17 @@ class Disclosure:
         patients: Collection[str],
         detail: Detail,
         seen: Callable[[], Iterable[str]],
+        used: Callable[[], Sequence[str]],
     ) -> None:
-        """``seen`` tells, at the end, whose data was read."""
+        """``seen`` and ``used`` tell, at the end, whose data was read, and under which Consents if ``detail`` does not
+        say that."""
         self.count = 0
         self._trail = trail
         self._interaction = interaction
         self._patients = frozenset(patients)
         self._detail = detail
         self._seen = seen
+        self._used = used
         self._complete = False
         self._intent = ""
 
@@ -123,11 +126,12 @@ class Disclosure:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         outcome = "complete" if self._complete and error is None else "cut"
+        used = self._used()
         row = self._trail.row(
             self._interaction,
             outcome,
             patients=self._patients.union(self._seen()),
-            detail={"count": self.count},
+            detail={"count": self.count, **({"consents": list(used)} if used else {})},
             intent=self._intent,
         )
         # The row is written whether or not this task is being cancelled, and its failure hides no other error.

@@ -30,6 +30,10 @@ WIDENED = "widened/"
 AT_ONCE = 200
 """Patients whose Consents are asked for in one query."""
 
+MOST_LISTED = 4_000
+"""Consents naming an organisation up to which they are all read for a question over everybody. That takes some 40 µs
+each; deciding batch by batch instead costs what is looked at in vain, the more the fewer patients have consented."""
+
 
 class Dossier(msgspec.Struct, frozen=True, kw_only=True):
     """One patient's Consents. ``directives``: those that count. ``heard``: (organisations named, time of the last
@@ -54,6 +58,7 @@ class Dossiers:
         self._store = store
         self._size = size
         self._known: OrderedDict[tuple[int, str], Dossier] = OrderedDict()
+        self._many: dict[str, tuple[int, bool]] = {}
 
     async def about(self, patients: Collection[str], epoch: int) -> dict[str, Dossier]:
         """A dossier for each of the patients, an empty one where there is nothing (or no such patient)."""
@@ -68,11 +73,28 @@ class Dossiers:
             self._known.popitem(last=False)
         return found
 
-    async def consenting(self, organization: str) -> frozenset[str]:
-        """The patients with a Consent that names this organisation, whatever it says."""
-        terms = ((f"{REFERENCE_TERM}Organization/{organization}",),)
+    async def many(self, organization: str, epoch: int) -> bool:
+        """Whether more Consents name this organisation than are read one by one."""
+        known = self._many.get(organization)
+        if known is None or known[0] != epoch:
+            count = await self._store.count(_naming(organization, limit=MOST_LISTED + 1))
+            known = self._many[organization] = (epoch, count > MOST_LISTED)
+        return known[1]
+
+    async def consenting(self, organization: str, among: Collection[str] | None = None) -> frozenset[str]:
+        """The patients (``among`` these, if given) with a Consent that names this organisation, whatever it says."""
+        query = _naming(organization)
+        if among is None:
+            return await self._owners(query)
+        names = sorted(f"{REFERENCE_TERM}Patient/{patient}" for patient in among)
+        parts = [tuple(names[at : at + AT_ONCE]) for at in range(0, len(names), AT_ONCE)]
+        replace = msgspec.structs.replace
+        found = [await self._owners(replace(query, terms=(*query.terms, part))) for part in parts]
+        return frozenset().union(*found).intersection(among)
+
+    async def _owners(self, query: Query) -> frozenset[str]:
         patients: set[str] = set()
-        async for batch in self._store.scan(Query(types=frozenset({"Consent"}), terms=terms, bodies=False)):
+        async for batch in self._store.scan(query):
             for record in batch:
                 patients.update(parse_facts(record.facts).owners)
         return frozenset(patients)
@@ -110,6 +132,11 @@ class Dossiers:
         if entry is not None:
             heard.append((frozenset(), int(entry.value)))
         return Dossier(directives=tuple(directives), heard=tuple(heard))
+
+
+def _naming(organization: str, limit: int | None = None) -> Query:
+    terms = ((f"{REFERENCE_TERM}Organization/{organization}",),)
+    return Query(types=frozenset({"Consent"}), terms=terms, bodies=False, limit=limit)
 
 
 async def whole(store: Store, record: Record) -> bytes:

@@ -33,6 +33,7 @@ from fhirserver.policy.principal import (
 from fhirserver.policy.scoped import SYSTEM, Scoped
 from fhirserver.policy.scopes import ALL
 from fhirserver.policy.upkeep import Upkeep
+from fhirserver.policy.wide import Wide
 from fhirserver.store.port import Store
 
 __all__ = [
@@ -123,8 +124,7 @@ class Gate:
         if not usable or (needed and type is not None and type not in usable):
             await self.trail(principal).deny(interaction, {"reason": "scope", "type": type or ""})
             raise Fault(Kind.FORBIDDEN, "The token's scopes do not allow this.")
-        grant = standing_grant(principal, types)
-        return Scoped(self, self._store, principal, grant, interaction=interaction, types=types, epoch=epoch)
+        return await self.scoped(principal, interaction=interaction, types=types, epoch=epoch)
 
     def system(self, *, subject: str, organization: str, purpose: str) -> Scoped:
         """The grant of system work: commands, ingest. It reads everything, writes as the custodian ``organization``,
@@ -184,6 +184,29 @@ class Gate:
         now = int(epoch.value) if epoch is not None else 0
         await self._indexed.look(now)
         return now
+
+    async def scoped(
+        self,
+        principal: Principal,
+        *,
+        interaction: str,
+        types: frozenset[str],
+        epoch: int,
+        patients: frozenset[str] | None = frozenset(),
+        listed: bool = False,
+    ) -> Scoped:
+        """The store under the grant for these patients (None: for everyone; see `Scoped.everyone`)."""
+        kind: type[Scoped] = Scoped
+        if patients is None and not listed and await self._dossiers.many(principal.organization, epoch):
+            kind, patients = Wide, frozenset()
+        grant = await self.grant(principal, types, patients, epoch)
+        return kind(
+            self, self._store, principal, grant, interaction=interaction, types=types, epoch=epoch, patients=patients
+        )
+
+    async def consenting(self, principal: Principal, patients: frozenset[str]) -> frozenset[str]:
+        """Those of these patients with a Consent that names the caller's organisation, whatever it says."""
+        return await self._dossiers.consenting(principal.organization, patients) if patients else patients
 
     async def grant(
         self, principal: Principal, types: frozenset[str], patients: frozenset[str] | None, epoch: int

@@ -7,7 +7,7 @@ given set of patients open: a resource about several patients is admitted only i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from hashlib import blake2b
 from types import MappingProxyType
@@ -42,15 +42,15 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True):
 
     ``visible`` decides; ``accompanying`` admits Binary and Device without a patient, but only where an admitted
     resource names them. ``patients``: whose chart may be opened (None: decided by each Patient's own facts).
-    ``basis``: the Consents used. ``until``: when it must be evaluated again at the latest (milliseconds since 1970).
-    ``widened_at``: patient -> when the caller's view of that patient last may have widened. ``digest`` is equal
-    for grants that allow the same.
+    ``basis``: patient -> the Consents used. ``until``: when it must be evaluated again at the latest (milliseconds
+    since 1970). ``widened_at``: patient -> when the caller's view of that patient last may have widened. ``digest`` is
+    equal for grants that allow the same.
     """
 
     visible: Visible = Visible()
     accompanying: Visible = Visible()
     patients: frozenset[str] | None = frozenset()
-    basis: tuple[str, ...] = ()
+    basis: Mapping[str, tuple[str, ...]] = MappingProxyType({})
     until: int = 0
     widened_at: Mapping[str, int] = MappingProxyType({})
     digest: str = ""
@@ -61,6 +61,10 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True):
         if self.patients is not None:
             return patient in self.patients
         return self.organization is None or self.organization == facts.custodian or self.organization in facts.parties
+
+    def used(self, patients: Iterable[str]) -> Iterator[str]:
+        """The Consents that open anything of these patients."""
+        return (name for patient in sorted(self.basis.keys() & frozenset(patients)) for name in self.basis[patient])
 
     def few(self, type_: str, most: int) -> frozenset[str] | None:
         """The patients of whom one at least is an owner of whatever of this type is visible; None where there may be
@@ -108,12 +112,26 @@ def consented_grant(
         visible=visible,
         accompanying=named,
         patients=frozenset(opened),
-        basis=tuple(sorted({name for patient in opened for name in openings[patient].basis})),
+        basis={patient: openings[patient].basis for patient in opened},
         until=min([principal.until, *(opening.boundary for opening in openings.values())]),
         widened_at={patient: max(widened.get(patient, 0), openings[patient].widened) for patient in opened},
         digest=_digest(principal.caller, visible, named),
         organization=principal.organization,
     )
+
+
+@lru_cache(maxsize=1024)
+def reach(types: frozenset[str], organization: str) -> Visible:
+    """What the Consents of any patients could open to a third party at most: what a store may leave out unasked."""
+    actors, never = disclosure().actors, disclosure().never
+    plain, named = types - actors - never, types & actors
+    clauses = [*_directory(types)]
+    if plain:
+        within, without = _shorter(plain)
+        clauses.append(Clause(types=within, not_types=without))
+    if named:
+        clauses.append(Clause(types=named, party=organization))
+    return Visible(tuple(clauses))
 
 
 @lru_cache(maxsize=1024)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
 
 MOST_NAMERS = 2000
 """Resources looked at for one that names a Binary and is admitted; beyond them it is as if there were none."""
+
+MOST_TOLD = 100
+"""Consents that one row of the audit trail names."""
 
 LONGEST_NAME = 128
 """Characters of a refused resource's name that the audit trail keeps: any real one fits."""
@@ -177,12 +181,16 @@ class Scoped(Charts):
 
     # -- for other patients --------------------------------------------------------------------------------------
 
-    async def everyone(self) -> Scoped:
-        """For questions about a whole type: the grant over all patients whose Consents open something."""
+    async def everyone(self, *, listed: bool = False) -> Scoped:
+        """For questions about a whole type: the grant over all patients whose Consents open something.
+
+        Of an organisation that very many Consents name, each batch is decided for itself (`policy.wide`); ``listed``:
+        all patients are wanted in the grant nevertheless.
+        """
         await self._renew()
         if self.principal.caller is not CallerClass.THIRD_PARTY:
             return self
-        return await self._with(None)
+        return await self._with(None, listed=listed)
 
     async def about(self, patients: Collection[str], *, fresh: bool = False) -> Scoped:
         """The Scoped whose grant holds the Consents of these patients; itself, unless Consents decide."""
@@ -194,17 +202,14 @@ class Scoped(Charts):
             return self
         return await self._with(wanted if fresh or self._patients is None else wanted | self._patients)
 
-    async def _with(self, patients: frozenset[str] | None) -> Scoped:
-        grant = await self._gate.grant(self.principal, self._types, patients, self._epoch)
-        return Scoped(
-            self._gate,
-            self._store,
+    async def _with(self, patients: frozenset[str] | None, *, listed: bool = False) -> Scoped:
+        return await self._gate.scoped(
             self.principal,
-            grant,
             interaction=self._interaction,
             types=self._types,
             epoch=self._epoch,
             patients=patients,
+            listed=listed,
         )
 
     # -- reading many --------------------------------------------------------------------------------------------
@@ -275,13 +280,24 @@ class Scoped(Charts):
         """Nothing if the caller may go on; Fault if the token has ended or was revoked, or the grant has changed."""
         epoch = await self._gate.check(self.principal)
         self._admitted_at = time.monotonic()
-        if epoch == self._epoch and self._gate.clock() < self.grant.until:
-            return
+        if not self._stands(epoch):
+            await self._decide_again(epoch)
+            self._epoch = epoch
+
+    def _stands(self, epoch: int) -> bool:
+        """Whether what has been decided is as of this epoch, and has not ended by itself."""
+        return epoch == self._epoch and self._gate.clock() < self.grant.until
+
+    async def _decide_again(self, epoch: int) -> None:
+        """The grant as of this epoch; Fault where it opens anything else than before."""
         fresh = await self._gate.grant(self.principal, self._types, self._patients, epoch)
         if fresh.digest != self.grant.digest:
-            await self._trail.deny(self._interaction, {"reason": "what the caller may see has changed"})
-            raise Fault(Kind.FORBIDDEN, "What you may see has changed.")
-        self.grant, self._epoch = fresh, epoch
+            raise await self._changed()
+        self.grant = fresh
+
+    async def _changed(self) -> Fault:
+        await self._trail.deny(self._interaction, {"reason": "what the caller may see has changed"})
+        return Fault(Kind.FORBIDDEN, "What you may see has changed.")
 
     async def _renew(self) -> None:
         if time.monotonic() - self._admitted_at > RENEWED_SECONDS:
@@ -293,10 +309,19 @@ class Scoped(Charts):
         """The audited context of one answer; ``patients`` empty: those whose data was read."""
         told: Mapping[str, str | int | bool | list[str]] = detail or {}
         if self.grant.basis:
-            told = {**told, "consents": list(self.grant.basis[:100])}
+            told = {**told, "consents": list(islice(self.grant.used(self.grant.basis), MOST_TOLD))}
         return Disclosure(
-            self._trail, interaction=interaction, patients=patients, detail=told, seen=self._patients_seen
+            self._trail,
+            interaction=interaction,
+            patients=patients,
+            detail=told,
+            seen=self._patients_seen,
+            used=self._used,
         )
+
+    def _used(self) -> Sequence[str]:
+        """The Consents that opened what was read, where that is known only then."""
+        return ()
 
     def _note(self, facts: Iterable[str]) -> None:
         """Remember whose data is read, for the audit's outcome; bounded, however much is read."""

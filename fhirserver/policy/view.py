@@ -101,16 +101,18 @@ class View:
                     found[key.id] = record
         return frozenset(id for id, record in found.items() if self.grant.opens(id, parse_facts(record.facts)))
 
+    async def _present(self, records: Iterable[Record]) -> dict[Key, Record]:
+        """Of records that a snapshot shows though they have been superseded, the present versions. A tombstone stands
+        for what was deleted: its facts are those of the last version."""
+        stale = [record.key for record in records if record.ended != CURRENT]
+        present = {now.key: now for now in await self._fetch(stale)} if stale else {}
+        deleted = await asyncio.gather(*(self._store.get(key) for key in stale if key not in present))
+        return present | {now.key: now for now in deleted if now is not None}
+
     async def _hidden_now(self, records: Iterable[Record]) -> frozenset[Key]:
         """Of records that a snapshot shows though they have been superseded, those whose present version the grant
         does not admit: an old version never shows what the current one hides."""
-        stale = [record.key for record in records if record.ended != CURRENT] if self._limited else []
-        if not stale:
-            return frozenset()
-        present = {now.key: now for now in await self._fetch(stale)}
-        # A tombstone stands for what was deleted: its facts are those of the last version.
-        deleted = await asyncio.gather(*(self._store.get(key) for key in stale if key not in present))
-        present.update({now.key: now for now in deleted if now is not None})
+        present = await self._present(records) if self._limited else {}
         return frozenset(key for key, now in present.items() if not (self.admits(now) or self._accompanies(now)))
 
     async def _cut(self, records: list[Record]) -> list[Record]:
@@ -142,13 +144,13 @@ class View:
         return msgspec.structs.replace(query, terms=(*query.terms, named))
 
     async def _narrowed(self, query: Query) -> Query:
-        """The query under the grant; whatever ``visible`` it had is gone.
+        """The query under the grant; whatever ``visible`` it had is gone."""
+        return await self._by_open_links(self._led(msgspec.structs.replace(query, visible=self.grant.visible)))
 
-        A Person cannot be found by a link that the caller's view of it lacks: terms that name such a link match
-        nothing, and where a search is not by a Person's own parameters, Persons are left out of it.
-        """
+    async def _by_open_links(self, query: Query) -> Query:
+        """A Person cannot be found by a link that the caller's view of it lacks: terms that name such a link match
+        nothing, and where a search is not by a Person's own parameters, Persons are left out of it."""
         replace = msgspec.structs.replace
-        query = self._led(replace(query, visible=self.grant.visible))
         if not self._limited or (query.types is not None and "Person" not in query.types):
             return query
         if any(term.startswith(_OF_PERSON) for group in query.terms for term in group):

@@ -12,9 +12,11 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from fhirserver.policy import dossier
 from tests.build import load, observation, organization, patient, practitioner
 from tests.counts import examples
 from tests.http.test_consent import grant
@@ -226,9 +228,12 @@ async def differences(
     return wrong
 
 
+@pytest.mark.parametrize("most", [dossier.MOST_LISTED, 0], ids=["listed", "wide"])
 @settings(max_examples=examples(WORLDS), phases=PHASES)
-@given(worlds())
+@given(drawn=worlds())
 def test_every_path_answers_from_what_its_caller_reads_by_id(
-    drawn: tuple[list[tuple[str, Resource]], dict[str, list[str] | None]],
+    most: int, drawn: tuple[list[tuple[str, Resource]], dict[str, list[str] | None]]
 ) -> None:
-    assert asyncio.run(differences(*drawn)) == []
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(dossier, "MOST_LISTED", most)
+        assert asyncio.run(differences(*drawn)) == []

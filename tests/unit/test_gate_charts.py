@@ -25,7 +25,7 @@ async def test_a_chart_opens_for_the_patients_that_are_open(w: World) -> None:
     assert opened.patients == ("s",)
     assert opened.shown
     assert await seen(opened.scoped, "Observation") == ["Observation/s1"]
-    assert opened.scoped.grant.basis == ("Consent/c",)
+    assert opened.scoped.grant.basis == {"s": ("Consent/c",)}
     assert set(opened.scoped.grant.widened_at) == {"s"}
     everything = await (await w.caller("operator", "operator")).chart(Key("Person", "human"))
     assert everything.patients == ("n", "s")
