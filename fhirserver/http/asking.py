@@ -41,14 +41,20 @@ _ONCE = frozenset({"_count", "_page", "_total", "_summary", "_contained", "_cont
 _UNENCODED = re.compile(r"(\d-\d\dT[\d:.]+) (?=\d\d:\d\d)", re.ASCII)
 """The zone of a time whose plus came as it is, and so arrives as a blank."""
 
+_WANTED = _ONCE | GENERAL
+_REPEATED = GENERAL | {"_total"}
+"""Of these, those that the links repeat."""
+_IDLE = TOLERATED - GENERAL
+
 Pairs = list[tuple[str, str]]
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
-    """One search request. ``path`` is its path below the base; ``count`` 0: the total only; ``hidden``: its parameters
-    if links must not show them; ``request`` is what its pages are bound to; ``told`` for the audit trail."""
+    """One search request. ``path`` is its path below the ``base``; ``count`` 0: the total only; ``hidden``: its
+    parameters if links must not show them; ``request`` is what its pages are bound to; ``told`` for the audit trail."""
 
     search: Search
+    base: str
     path: str
     media_type: str
     request: str
@@ -61,11 +67,11 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     applied: tuple[tuple[str, str], ...] = ()
     told: dict[str, str] = {}
 
-    def url(self, base: str, sealed: str | None) -> str:
+    def url(self, sealed: str | None) -> str:
         """The link to a page."""
         pairs = [] if self.hidden else [*self.applied, ("_count", str(self.count))]
         pairs += [("_page", sealed)] if sealed else []
-        return f"{base}{self.path}?" + "&".join(f"{name}={quote(value, safe=',:|/')}" for name, value in pairs)
+        return f"{self.base}{self.path}?" + "&".join(f"{name}={quote(value, safe=',:|/')}" for name, value in pairs)
 
 
 async def asked_of(
@@ -86,7 +92,8 @@ async def asked_of(
     rest = [(name, _own(types, name, value, base)) for name, value in rest]
     search = parse(types, rest, now=server.clock(), values=await value_sets(scoped, rest))
     must_be_known(request, search.unknown)
-    asked = answer_of(request, search, (*over, *search.applied), wanted, path=path, posted=posted, hidden=hidden)
+    applied = (*over, *search.applied)
+    asked = answer_of(request, search, applied, wanted, base=base, path=path, posted=posted, hidden=hidden)
     explain = ("__explain", "true") in wanted and scoped.principal.caller is CallerClass.OPERATOR
     return msgspec.structs.replace(asked, explain=explain)
 
@@ -117,6 +124,7 @@ def answer_of(
     applied: tuple[tuple[str, str], ...],
     wanted: Pairs,
     *,
+    base: str,
     path: str,
     posted: str,
     hidden: str,
@@ -125,21 +133,23 @@ def answer_of(
     one = {name: value for name, value in wanted if name != "_elements"}
     summary = summary_of(one.get("_summary"))
     names = elements_of([value for name, value in wanted if name == "_elements"])
-    applied += tuple((name, value) for name, value in wanted if name in GENERAL | {"_total"})
+    applied += tuple((name, value) for name, value in wanted if name in _REPEATED)
+    text = urlencode(applied)
     count = 0 if summary == "count" else page_size(one.get("_count"))
     types = search.types
     return Asked(
         search=search,
+        base=base,
         path=path,
         media_type=content_type(request, one.get("_format")),
-        request=posted if hidden else f"{path}?{urlencode(applied)}",
+        request=posted if hidden else f"{path}?{text}",
         count=count,
         total=_total(one.get("_total", "none")),
         page=one.get("_page"),
         hidden=hidden,
         project=None if count == 0 else projection_of(names, summary),
         applied=applied,
-        told={"type": ",".join(types) if len(types) < 20 else "all", "query": f"?{urlencode(applied)}"},
+        told={"type": ",".join(types) if len(types) < 20 else "all", "query": f"?{text}"},
     )
 
 
@@ -170,11 +180,11 @@ def sorted_out(pairs: Pairs, *, strict: bool) -> tuple[Pairs, Pairs]:
     rest: Pairs = []
     for name, given in pairs:
         value = plus(given) if name == "_format" else _UNENCODED.sub(r"\1+", given)
-        if name in TOLERATED - GENERAL or not (strict or value.strip()):
+        if name in _IDLE or not (strict or value.strip()):
             continue
         if name == "_offset" and value.strip("0 "):
             raise bad(name, "is not supported: the next link leads on")
-        if name not in _ONCE | GENERAL:
+        if name not in _WANTED:
             rest.append((name, value))
             continue
         if not value.strip():

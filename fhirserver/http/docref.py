@@ -74,15 +74,16 @@ async def docref(request: Request, server: Server) -> ASGIApp:
     pairs, hidden = await given(request, server, scoped, path, lambda: parameters_of(request, codings={"type"}))
     wanted, rest = sorted_out(pairs, strict=strict(request))
     must_be_known(request, [name for name, _ in rest if name not in _KNOWN])
-    asked = _asked(rest, server.fhir_base(request) + "/")
+    base = server.fhir_base(request) + "/"
+    asked = _asked(rest, base)
     search = _search(asked, asked.types, now=server.clock())
     scoped = await scoped.everyone()
 
     async def narrowed(as_of: int) -> Search:
         return await _most_recent(scoped, asked, as_of, now=server.clock()) if asked.most_recent else search
 
-    answered = answer_of(request, search, asked.applied, wanted, path=path, posted=path, hidden=hidden)
-    return await answer(request, server, scoped, answered, INTERACTION, narrowed=narrowed)
+    answered = answer_of(request, search, asked.applied, wanted, base=base, path=path, posted=path, hidden=hidden)
+    return await answer(server, scoped, answered, INTERACTION, narrowed=narrowed)
 
 
 def _asked(pairs: Pairs, base: str) -> _Asked:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from secrets import token_hex
+from os import urandom
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import Message, Scope, Send
@@ -40,7 +40,7 @@ class Exchange:
         self._compressor: Compressor | None = None
         self._finished = False
         given = self._text(b"x-request-id")
-        self.request_id = given if _ID.fullmatch(given) else token_hex(8)
+        self.request_id = given if _ID.fullmatch(given) else urandom(8).hex()
         # The id that the client knows the request by, where it is not the server's (R4: X-Correlation-Id).
         known = self._text(b"x-correlation-id") or (given if given != self.request_id else "")
         self._correlation_id = known if _PLAIN.fullmatch(known) else ""

@@ -46,7 +46,7 @@ async def search_type(request: Request, server: Server) -> ASGIApp:
     type_ = request.path_params["type"]
     scoped = await server.gate.admit(bearer(request), interaction="search-type", type=type_)
     asked = await asked_of(request, server, scoped, (type_,), path=type_)
-    return await answer(request, server, await scoped.everyone(), asked, "search-type")
+    return await answer(server, await scoped.everyone(), asked, "search-type")
 
 
 async def search_compartment(request: Request, server: Server) -> ASGIApp:
@@ -55,18 +55,17 @@ async def search_compartment(request: Request, server: Server) -> ASGIApp:
     scoped = await server.gate.admit(bearer(request), interaction="search-type", type=type_)
     chart = await scoped.chart(Key("Patient", patient))
     asked = await asked_of(request, server, chart.scoped, (type_,), path=f"Patient/{patient}/{type_}")
-    return await answer(request, server, chart.scoped, asked, "search-type", within=patient)
+    return await answer(server, chart.scoped, asked, "search-type", within=patient)
 
 
 async def search_system(request: Request, server: Server) -> ASGIApp:
     """The same over several types, which `_type` names; only parameters that all of them have."""
     scoped = await server.gate.admit(bearer(request), interaction="search-system")
     asked = await asked_of(request, server, scoped, None, path="")
-    return await answer(request, server, await scoped.everyone(), asked, "search-system")
+    return await answer(server, await scoped.everyone(), asked, "search-system")
 
 
 async def answer(
-    request: Request,
     server: Server,
     scoped: Scoped,
     asked: Asked,
@@ -87,21 +86,20 @@ async def answer(
         total = await _total(scoped, asked, matches, type_level=within is None)
         here = msgspec.structs.replace(here, total=total, query=asked.hidden)
     page = _Page(scoped, asked, matches, here)
-    base = server.fhir_base(request) + "/"
 
     def tail() -> bytes:
         this = paging.seal(here, offset=here.offset, at=here.at or Position(0, 0)) if asked.hidden else asked.page
-        links = [{"relation": "self", "url": asked.url(base, this)}]
+        links = [{"relation": "self", "url": asked.url(this)}]
         if page.next is not None:
             sealed = paging.seal(here, offset=here.offset + asked.count, at=page.next)
-            links.append({"relation": "next", "url": asked.url(base, sealed)})
+            links.append({"relation": "next", "url": asked.url(sealed)})
         return b',"link":' + msgspec.json.encode(links)
 
     counted = {} if here.total is None else {"total": here.total}
     head = {"resourceType": "Bundle", "type": "searchset", "timestamp": instant(here.time), **counted}
     return Streaming(
         chunks=bundle.write(
-            shape(base, msgspec.json.encode(head)[:-1], page.entries, tail),
+            shape(asked.base, msgspec.json.encode(head)[:-1], page.entries, tail),
             page.batches(),
             body=scoped.body,
             project=asked.project,

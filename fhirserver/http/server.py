@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import lru_cache
 
 import msgspec
+from starlette.datastructures import URL
 from starlette.requests import Request
 from starlette.types import ASGIApp
 
@@ -37,8 +39,17 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
 
     def fhir_base(self, request: Request) -> str:
         """The absolute FHIR base URL without a trailing slash."""
-        root = self.base_url.rstrip("/") or f"{request.url.scheme}://{request.url.netloc}"
-        return root + FHIR_BASE
+        scope = request.scope
+        root = self.base_url.rstrip("/")
+        return (root or _root(scope["scheme"], scope.get("server"), request.headers.get("host"))) + FHIR_BASE
+
+
+@lru_cache(maxsize=1024)
+def _root(scheme: str, server: tuple[str, int | None] | None, host: str | None) -> str:
+    """The root that these parts of a request name."""
+    headers = [] if host is None else [(b"host", host.encode("latin-1"))]
+    url = URL(scope={"scheme": scheme, "server": server, "path": "/", "query_string": b"", "headers": headers})
+    return f"{url.scheme}://{url.netloc}"
 
 
 Handler = Callable[[Request, Server], Awaitable[ASGIApp]]

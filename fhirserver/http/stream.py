@@ -1,6 +1,7 @@
 """The streaming response: the reader's pace is obeyed, and a truncated answer never looks complete.
 
-* No header before the first chunk is there, so a failure until then is an ordinary error answer.
+* No header before the first chunk is there, so a failure until then is an ordinary error answer. An answer that is
+  small goes out in one piece; whether its grant still holds is asked before, if making it has taken a while.
 * A failure later aborts the connection (the terminating chunk is never sent), so the JSON does not parse.
 * While the answer runs, a guard asks several times a second whether the grant still holds, whether the reader has
   left, and whether it has made progress; any "no" ends the scan and the audit trail says "cut".
@@ -88,18 +89,23 @@ class Streaming(msgspec.Struct, kw_only=True):
                 await self.chunks.aclose()
 
     async def _run(self, receive: Receive, send: Send, *, head: bool) -> None:
-        first = await anext(self.chunks)
-        second = await anext(self.chunks, None) if len(first) < WHOLE else b""
-        if second is None:
-            await self._start(send, len(first))
-            await send({"type": "http.response.body", "body": first})
+        begun, size, more = list[bytes](), 0, True
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        while more and size < WHOLE:
+            chunk = await anext(self.chunks, None)
+            more = chunk is not None
+            begun.append(chunk or b"")
+            size += len(begun[-1])
+        if loop.time() - began > RECHECK_SECONDS:
+            await self.still_admitted()
+        await self._start(send, None if more else size)
+        if head or not more:
+            await send({"type": "http.response.body", "body": b"".join(begun), "more_body": more})
+            if more:
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
             return
-        await self._start(send, None)
-        if head:
-            await send({"type": "http.response.body", "body": first, "more_body": True})
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
-            return
-        pump = asyncio.create_task(self._pump(send, [first, second]))
+        pump = asyncio.create_task(self._pump(send, begun))
         left = asyncio.create_task(_disconnected(receive))
         guard = asyncio.create_task(self._guard())
         try:

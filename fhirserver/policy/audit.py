@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
+import os
 import re
-import secrets
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Self
@@ -58,7 +58,7 @@ class Trail:
         if len(named) > MOST_NAMED:
             told["patients"] = len(named)
         return AuditRow(
-            id=secrets.token_hex(16),
+            id=os.urandom(16).hex(),
             at=self._clock(),
             organization=who.organization,
             subject=who.subject,

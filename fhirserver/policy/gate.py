@@ -178,7 +178,7 @@ class Gate:
         ledger = self._store.ledger
         if not principal.token_id:
             return 0
-        epoch, revoked = await asyncio.gather(ledger.get(POLICY_EPOCH), ledger.get(REVOKED + principal.token_id))
+        epoch, revoked = await ledger.several((POLICY_EPOCH, REVOKED + principal.token_id))
         if revoked is not None or self.clock() >= principal.until:
             raise Fault(Kind.UNAUTHENTICATED, "A valid bearer token is needed.")
         now = int(epoch.value) if epoch is not None else 0

@@ -31,6 +31,9 @@ class Ledger(Protocol):
     async def get(self, name: str) -> LedgerEntry | None:
         """The entry, or None when it was never put, was removed, or has expired."""
 
+    async def several(self, names: Sequence[str]) -> list[LedgerEntry | None]:
+        """What `get` gives for each of these names, in one read."""
+
     async def put_if(self, name: str, value: bytes | None, *, stamp: int | None, expires: int | None = None) -> bool:
         """Put (or with None remove) if the entry's stamp is ``stamp`` (None: there is no entry). False: it was not.
 

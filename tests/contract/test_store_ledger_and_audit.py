@@ -33,6 +33,17 @@ async def test_the_ledger_puts_only_over_the_stamp_it_was_told(store: Store) -> 
     assert third.stamp not in (first.stamp, second.stamp)
 
 
+async def test_several_entries_are_read_as_each_alone(store: Store, clock: Clock) -> None:
+    await store.ledger.put_if("a", b"1", stamp=None)
+    await store.ledger.put_if("gone", b"2", stamp=None, expires=clock.now + 10)
+    await store.ledger.incr("n", 3)
+    clock.now += 10
+    names = ["n", "gone", "never", "a", "n"]
+    assert await store.ledger.several(names) == [await store.ledger.get(name) for name in names]
+    assert [entry and entry.value for entry in await store.ledger.several(names)] == [b"3", None, None, b"1", b"3"]
+    assert await store.ledger.several([]) == []
+
+
 async def test_ledger_entries_expire(store: Store, clock: Clock) -> None:
     ledger = store.ledger
     await ledger.put_if("k", b"1", stamp=None, expires=clock.now + 10)

@@ -7,16 +7,20 @@ import json
 import logging
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import closing
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
 import httpx
 import pytest
+from starlette.types import Message
 
+from fhirserver.core.errors import Fault, Kind
 from fhirserver.core.model import AuditRow
 from fhirserver.core.validate import parse
+from fhirserver.http import stream
+from fhirserver.http.stream import Streaming
 from fhirserver.policy.consenting import grant_consent, revoke_consent
 from fhirserver.policy.gate import Put
 from tests.build import load, observation, organization, patient
@@ -241,6 +245,46 @@ async def reads(server: Served, *, within: float) -> list[str]:
             return found
         await asyncio.sleep(0.05)
     return []
+
+
+async def test_an_answer_that_took_its_time_is_admitted_again_before_its_first_byte(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sent: list[Message] = []
+
+    async def late() -> AsyncGenerator[bytes, None]:
+        yield b"{"
+        await asyncio.sleep(0.02)
+        yield b"}"
+
+    async def refuse() -> None:
+        raise Fault(Kind.FORBIDDEN, "no longer")
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    def answer() -> Streaming:
+        note = nullcontext(Note())
+        return Streaming(
+            chunks=late(), headers={}, disclosure=note, still_admitted=refuse, sent=lambda: 1, stall_seconds=1
+        )
+
+    await answer()({"method": "GET"}, asyncio.Event().wait, send)
+    assert [message.get("body") for message in sent] == [None, b"{}"]
+    monkeypatch.setattr(stream, "RECHECK_SECONDS", 0.01)
+    sent.clear()
+    with pytest.raises(Fault):
+        await answer()({"method": "GET"}, asyncio.Event().wait, send)
+    assert sent == []
+
+
+class Note:
+    """An audit entry of nothing."""
+
+    count = 0
+
+    def complete(self) -> None:
+        """It is not written."""
 
 
 async def test_a_large_binary_is_read_piece_by_piece_at_its_readers_pace(server: Served) -> None:

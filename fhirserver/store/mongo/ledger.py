@@ -6,8 +6,9 @@ so that `put_if` and `incr` may meet. Expired entries are not there, whether swe
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 from bson.errors import BSONError
@@ -38,6 +39,9 @@ class MongoLedger:
         if document is None or document.get("expires", MAX_TIME) <= self._clock():
             return None
         return _entry(document)
+
+    async def several(self, names: Sequence[str]) -> list[LedgerEntry | None]:
+        return await asyncio.gather(*map(self.get, names))  # they are put together
 
     async def _named(self, names: list[str]) -> dict[str, Document]:
         wanted = {"_id": {"$in": names}}

@@ -17,7 +17,7 @@ from fhirserver.store.sqlite.asked import Piece
 from fhirserver.store.sqlite.codec import joined, understood
 from fhirserver.store.sqlite.intern import Texts
 from fhirserver.store.sqlite.read import entries_of
-from fhirserver.store.sqlite.visible import SHIFT, Admission
+from fhirserver.store.sqlite.visible import SHIFT, admission
 
 WINDOW = 4096
 """Candidates of one look, at most."""
@@ -82,7 +82,7 @@ class Sieve:
 
     def __init__(self, texts: Texts, query: Query) -> None:
         self._texts = texts
-        self._admission = Admission(query.visible, query.other_than)
+        self._admission = admission(texts, query.visible, query.other_than)
         self.open = self._admission.open
         self.tested = self.met = 0
 

@@ -20,7 +20,7 @@ from fhirserver.store.sqlite.asked import high_water
 from fhirserver.store.sqlite.codec import joined, understood
 from fhirserver.store.sqlite.intern import Texts
 from fhirserver.store.sqlite.read import fetch, reading
-from fhirserver.store.sqlite.visible import SHIFT, Admission
+from fhirserver.store.sqlite.visible import SHIFT, admission
 
 Value = int | str
 TABLES = ("current", "history")
@@ -128,7 +128,7 @@ class Versions:
         self._query = query
         self._batch = max(1, batch)
         self._left = query.limit
-        self._admission = Admission(query.visible, None)
+        self._admission = admission(texts, query.visible, None)
         self._sides: list[Side] | None = None
         self._before = CURRENT if query.before is None else query.before
         self._window = self._batch

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from fhirserver.core.model import LedgerEntry
 from fhirserver.store.sqlite.committer import Committer, Job
@@ -23,8 +23,11 @@ class SqliteLedger:
         self._clock = clock
 
     async def get(self, name: str) -> LedgerEntry | None:
+        return (await self.several((name,)))[0]
+
+    async def several(self, names: Sequence[str]) -> list[LedgerEntry | None]:
         now = self._clock()
-        return await self._readers.short(lambda connection: _entry(connection, name, now))
+        return await self._readers.short(lambda connection: [_entry(connection, name, now) for name in names])
 
     async def put_if(self, name: str, value: bytes | None, *, stamp: int | None, expires: int | None = None) -> bool:
         def apply(transaction: Transaction, _: None) -> bool:

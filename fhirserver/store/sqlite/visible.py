@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection, Iterable
+from functools import lru_cache
 
 import msgspec
 
@@ -15,14 +16,14 @@ from fhirserver.store.sqlite.intern import Texts
 SHIFT = 40
 """A pair is ``type id << 40 | facts id``: all that visibility depends on."""
 MASK = (1 << SHIFT) - 1
-_MEMO = 50_000
+_MEMO = 10_000
 _LARGE = 64
 _ints = msgspec.json.Decoder(list[int]).decode
 _strings = msgspec.json.Decoder(list[str]).decode
 
 
 class Admission:
-    """Decides pairs for one Visible and remembers the answers (facts behind an id never change).
+    """Decides pairs of one store for one Visible and remembers the answers (facts behind an id never change).
 
     ``other_than``: the custodian must not be this one (`Query.other_than`).
     """
@@ -36,16 +37,16 @@ class Admission:
 
     def decide(self, connection: sqlite3.Connection, texts: Texts, pairs: Collection[int]) -> list[int] | None:
         """Those of ``pairs`` that are admitted; None when all of them are."""
-        memo = self._memo
-        unknown = [pair for pair in pairs if pair not in memo]
+        known = {pair: self._memo.get(pair) for pair in pairs}
+        unknown = [pair for pair, answer in known.items() if answer is None]
         if unknown:
-            if len(memo) > _MEMO:
-                memo.clear()
-                unknown = list(pairs)
-            open_ = self._ask(connection, texts, unknown)  # may fail: nothing is remembered before
-            memo.update(dict.fromkeys(unknown, False))
-            memo.update(dict.fromkeys(open_, True))
-        admitted = [pair for pair in pairs if memo[pair]]
+            open_ = set(self._ask(connection, texts, unknown))
+            fresh = {pair: pair in open_ for pair in unknown}
+            known.update(fresh)
+            if len(self._memo) > _MEMO:
+                self._memo.clear()
+            self._memo.update(fresh)
+        admitted = [pair for pair in pairs if known[pair]]
         return None if len(admitted) == len(pairs) else admitted
 
     def _ask(self, connection: sqlite3.Connection, texts: Texts, pairs: list[int]) -> list[int]:
@@ -68,6 +69,18 @@ class Admission:
             f"CROSS JOIN facts f ON f.id = p.facts WHERE {where}"
         )
         return _ints(connection.execute(statement, values).fetchone()[0])
+
+
+def admission(texts: Texts, visible: Visible, other_than: str | None) -> Admission:
+    """An Admission for a query of the store with these texts: the same for one grant's many, if that is a small one."""
+    sets = (owners for clause in visible.clauses for owners in (clause.owners, clause.any_owner) if owners)
+    shared = sum(map(len, sets)) <= _LARGE
+    return _shared(texts, visible, other_than) if shared else Admission(visible, other_than)
+
+
+@lru_cache(maxsize=64)
+def _shared(_store: Texts, visible: Visible, other_than: str | None) -> Admission:
+    return Admission(visible, other_than)
 
 
 _PARTIES, _OWNERS, _LABELS = (f"json_each(f.text, '$[{at}]')" for at in (1, 2, 3))
