@@ -14,6 +14,7 @@ from fhirserver.config import Settings, load
 from fhirserver.core.page import NONCE_BYTES
 from fhirserver.http.application import Application
 from fhirserver.http.server import Server
+from fhirserver.http.streams import Streams
 from fhirserver.http.supporting import Closures
 from fhirserver.policy.gate import Gate, Integrity
 from fhirserver.policy.keys import Keys, load_keys
@@ -45,7 +46,14 @@ async def opened(
     try:
         keys = load_keys(settings.keys_path)
         integrity = Integrity(mode=settings.referential_integrity, base=settings.base)
-        gate = Gate(store, keys, clock=clock, operators=settings.operator_tokens, integrity=integrity)
+        gate = Gate(
+            store,
+            keys,
+            clock=clock,
+            operators=settings.operator_tokens,
+            integrity=integrity,
+            per_minute=settings.requests_per_minute,
+        )
         await gate.start(upkeep=upkeep)
         yield Runtime(settings, keys, gate, clock)
     finally:
@@ -62,6 +70,7 @@ def application(runtime: Runtime) -> Application:
             clock=runtime.clock,
             nonce=lambda: os.urandom(NONCE_BYTES),
             closures=Closures(),
+            streams=Streams(per_client=settings.max_client_streams, in_all=settings.max_streams),
             base_url=settings.base_url,
             page_minutes=settings.page_token_minutes,
             stall_seconds=settings.stall_seconds,

@@ -80,6 +80,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     ] = 32 << 20
     max_binary: Annotated[int, _row("The largest raw content of a Binary in bytes.", ge=1024, le=1 << 30)] = 64 << 20
     max_entries: Annotated[int, _row("The most entries of a batch or transaction.", ge=1, le=100_000)] = 10_000
+    requests_per_minute: Annotated[
+        int,
+        _row(
+            "Requests that one client may make in a minute over all servers of the store, the entries of a batch"
+            " counted one by one; beyond them 429. 0: no limit.",
+            ge=0,
+            le=1_000_000,
+        ),
+    ] = 0
+    max_streams: Annotated[
+        int,
+        _row("Answers of more than 64 KiB that one server process sends at once; beyond them 503.", ge=1, le=100_000),
+    ] = 256
+    max_client_streams: Annotated[int, _row("The same for one client; beyond them 429.", ge=1, le=100_000)] = 32
     conditional_delete: Annotated[
         Literal["single", "multiple"],
         _row("Whether a conditional delete that matches several resources is refused or deletes them all."),

@@ -119,6 +119,7 @@ class _Answer:
             still_admitted=scoped.still_admitted,
             sent=lambda: batches.sent,
             stall_seconds=self.server.stall_seconds,
+            place=self.server.streams.place(scoped.principal),
         )
 
     def _url(self, sealed: str | None) -> str:

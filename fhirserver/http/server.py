@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp
 
 from fhirserver.http.negotiation import prefer
+from fhirserver.http.streams import Streams
 from fhirserver.http.supporting import Closures
 from fhirserver.policy.gate import Gate
 
@@ -20,13 +21,14 @@ FHIR_BASE = "/FHIR/R4"
 class Server(msgspec.Struct, frozen=True, kw_only=True):
     """``base_url`` is the root without ``/FHIR/R4``, empty to take it from each request; ``clock`` gives milliseconds
     since 1970, ``nonce`` 12 fresh random bytes. ``max_body`` and ``max_binary`` are bytes: of a resource or Bundle, of
-    raw content. ``cors_origins``: whose pages may call from a browser."""
+    raw content. ``streams``: the places of long answers. ``cors_origins``: whose pages may call from a browser."""
 
     gate: Gate
     page_key: bytes
     clock: Callable[[], int]
     nonce: Callable[[], bytes]
     closures: Closures
+    streams: Streams
     base_url: str = ""
     page_minutes: int = 60
     stall_seconds: float = 60.0

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Protocol
 
 import msgspec
@@ -66,7 +66,9 @@ class Streaming(msgspec.Struct, kw_only=True):
     """An ASGI response over an async iterator of chunks, under one audited disclosure.
 
     ``still_admitted`` raises a Fault when the grant no longer holds; ``sent()`` is the number of entries out so far;
-    a reader that takes nothing for ``stall_seconds`` is dropped. ``progress`` counts the chunks that were taken.
+    a reader that takes nothing for ``stall_seconds`` is dropped; ``place`` is held while an answer runs that is longer
+    than `WHOLE`, and entering it may raise a Fault. ``begun``: the header is out; ``progress`` counts the chunks that
+    were taken.
     """
 
     chunks: AsyncGenerator[bytes, None]
@@ -75,7 +77,9 @@ class Streaming(msgspec.Struct, kw_only=True):
     still_admitted: Callable[[], Awaitable[None]]
     sent: Callable[[], int]
     stall_seconds: float
+    place: AbstractContextManager[None]
     status: int = 200
+    begun: bool = False
     progress: int = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -85,7 +89,7 @@ class Streaming(msgspec.Struct, kw_only=True):
                 await self._run(receive, send, head=head)
                 note.complete()
             finally:
-                note.count = 0 if head else self.sent()
+                note.count = self.sent() if self.begun and not head else 0
                 await self.chunks.aclose()
 
     async def _run(self, receive: Receive, send: Send, *, head: bool) -> None:
@@ -99,12 +103,17 @@ class Streaming(msgspec.Struct, kw_only=True):
             size += len(begun[-1])
         if loop.time() - began > RECHECK_SECONDS:
             await self.still_admitted()
-        await self._start(send, None if more else size)
-        if head or not more:
-            await send({"type": "http.response.body", "body": b"".join(begun), "more_body": more})
-            if more:
-                await send({"type": "http.response.body", "body": b"", "more_body": False})
+        if more and not head:
+            with self.place:
+                await self._start(send, None)
+                await self._stream(receive, send, begun)
             return
+        await self._start(send, None if more else size)
+        await send({"type": "http.response.body", "body": b"".join(begun), "more_body": more})
+        if more:
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _stream(self, receive: Receive, send: Send, begun: list[bytes]) -> None:
         pump = asyncio.create_task(self._pump(send, begun))
         left = asyncio.create_task(_disconnected(receive))
         guard = asyncio.create_task(self._guard())
@@ -127,6 +136,7 @@ class Streaming(msgspec.Struct, kw_only=True):
         headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in self.headers.items()]
         if length is not None:
             headers.append((b"content-length", b"%d" % length))
+        self.begun = True
         await send({"type": "http.response.start", "status": self.status, "headers": headers})
 
     async def _pump(self, send: Send, begun: list[bytes]) -> None:

@@ -30,6 +30,7 @@ from fhirserver.policy.principal import (
     Principal,
     issue_token,
 )
+from fhirserver.policy.rates import Rates, Throttled, client_of
 from fhirserver.policy.scoped import SYSTEM, Scoped
 from fhirserver.policy.scopes import ALL
 from fhirserver.policy.upkeep import Upkeep
@@ -52,6 +53,8 @@ __all__ = [
     "Principal",
     "Put",
     "Scoped",
+    "Throttled",
+    "client_of",
     "must_stand_at",
     "view_tag",
 ]
@@ -91,8 +94,10 @@ class Gate:
         clock: Callable[[], int],
         operators: bool = True,
         integrity: Integrity | None = None,
+        per_minute: int = 0,
     ) -> None:
-        """``clock`` gives milliseconds since 1970; ``operators``: whether operator tokens are accepted."""
+        """``clock`` gives milliseconds since 1970; ``operators``: whether operator tokens are accepted; ``per_minute``:
+        requests of one client (0: as many as come)."""
         self._store = store
         self.clock = clock
         self.integrity = integrity or Integrity()
@@ -102,18 +107,24 @@ class Gate:
         self._dossiers = Dossiers(store)
         self._journal = Journal(store)
         self._indexed = Indexed(store)
+        self._rates = Rates(lambda: store.ledger, per_minute=per_minute, pepper=keys.pepper, clock=clock)
 
-    async def admit(self, bearer: str | None, *, interaction: str, type: str | None = None) -> Scoped:
+    async def admit(
+        self, bearer: str | None, *, interaction: str, type: str | None = None, again: bool = False
+    ) -> Scoped:
         """The store as the bearer of this token may see it.
 
         ``interaction``: the FHIR interaction code, or the operation with its ``$``. Fault UNAUTHENTICATED without a
         good token; FORBIDDEN where the scopes allow the interaction on no type, or not on ``type``. An operation on
         one resource needs no scope for that resource's own type: what is shown is decided record by record.
+        Throttled where the client has made its requests of this minute; ``again``: the same request asks once more.
         """
         principal = self._authenticator.authenticate(bearer, self.clock())
         if principal.caller is CallerClass.OPERATOR and not self._operators:
             raise Fault(Kind.UNAUTHENTICATED, "A valid bearer token is needed.")
         epoch = await self.check(principal)
+        if not again:
+            await self._count(principal, interaction)
         contexts = CONTEXTS[principal.caller]
         needed, shown = _NEEDS.get(interaction, _OPERATION)
         types = principal.scopes.types(shown, contexts)
@@ -125,6 +136,14 @@ class Gate:
             await self.trail(principal).deny(interaction, {"reason": "scope", "type": type or ""})
             raise Fault(Kind.FORBIDDEN, "The token's scopes do not allow this.")
         return await self.scoped(principal, interaction=interaction, types=types, epoch=epoch)
+
+    async def _count(self, principal: Principal, interaction: str) -> None:
+        try:
+            await self._rates.take(principal)
+        except Throttled as early:
+            if early.first:  # one row a minute: refusing must cost less than answering
+                await self.trail(principal).deny(interaction, {"reason": "rate"})
+            raise
 
     def system(self, *, subject: str, organization: str, purpose: str) -> Scoped:
         """The grant of system work: commands, ingest. It reads everything, writes as the custodian ``organization``,
