@@ -58,6 +58,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         str,
         _row("The root that clients see, without `/FHIR/R4`, when behind a proxy; empty: as each request names it."),
     ] = ""
+    tls_certificate: Annotated[
+        str,
+        _row(
+            "A file with the PEM certificate and its chain: `serve` then speaks HTTPS (TLS 1.2 and later) itself."
+            " Needs `FHIRSERVER_TLS_KEY`. A renewed one counts from the next start."
+        ),
+    ] = ""
+    tls_key: Annotated[str, _row("A file with the PEM key of that certificate, not encrypted, mode 0600.")] = ""
     workers: Annotated[int, _row("Server processes.", ge=1, le=64)] = 1
     log_level: Annotated[
         Literal["critical", "error", "warning", "info", "debug"], _row("The least important log line that is written.")
@@ -116,7 +124,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         if self.base_url:
             return self.base_url.rstrip("/")
         host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.host, self.host)  # noqa: S104  a comparison, not a bind
-        return f"http://[{host}]:{self.port}" if ":" in host and "[" not in host else f"http://{host}:{self.port}"
+        scheme = "https" if self.tls_certificate else "http"
+        return (
+            f"{scheme}://[{host}]:{self.port}" if ":" in host and "[" not in host else f"{scheme}://{host}:{self.port}"
+        )
 
     @property
     def base(self) -> str:

@@ -40,7 +40,7 @@ class Application:
         self._table = [(row, row.pattern()) for row in routes]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange = Exchange(scope, send, origins=self._server.cors_origins)
+        exchange = Exchange(scope, send, origins=self._server.cors_origins, tls=self._server.tls)
         row: Row | None = None
         try:
             if scope["method"] == "OPTIONS":

@@ -39,6 +39,11 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
     referential_integrity: str = "off"
     cors_origins: frozenset[str] = frozenset()
 
+    @property
+    def tls(self) -> bool:
+        """Whether clients come to a proxy by TLS."""
+        return self.base_url.startswith("https:")
+
     def fhir_base(self, request: Request) -> str:
         """The absolute FHIR base URL without a trailing slash."""
         scope = request.scope
