@@ -118,6 +118,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         ),
     ] = ""
 
+    def __repr__(self) -> str:
+        given = [name for name in self.__struct_fields__ if name not in _SECRET]
+        return f"Settings({', '.join(f'{name}={getattr(self, name)!r}' for name in given)})"
+
     @property
     def root(self) -> str:
         """The root URL that clients see, without a slash at the end and without `/FHIR/R4`."""
@@ -205,6 +209,7 @@ def _scheme(url: str) -> str:
 
 
 _HINTS: dict[str, Any] = get_type_hints(Settings, include_extras=True)
+_SECRET = frozenset(name for name, hint in _HINTS.items() if (hint.__metadata__[0].extra or {}).get("secret"))
 
 
 class Row(msgspec.Struct, frozen=True):

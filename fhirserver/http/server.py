@@ -39,6 +39,9 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
     referential_integrity: str = "off"
     cors_origins: frozenset[str] = frozenset()
 
+    def __repr__(self) -> str:
+        return f"Server(base_url={self.base_url!r})"
+
     @property
     def tls(self) -> bool:
         """Whether clients come to a proxy by TLS."""

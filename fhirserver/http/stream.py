@@ -31,7 +31,12 @@ WHOLE = 64 * 1024
 
 
 class Aborted(Exception):
-    """The answer was ended after its first byte; the server closes the connection without a proper end."""
+    """The answer was ended after its first byte; the server closes the connection without a proper end. ``fault``: what
+    the caller would have been told before it."""
+
+    def __init__(self, message: str, fault: Fault | None = None) -> None:
+        super().__init__(message)
+        self.fault = fault
 
 
 class Left(Aborted):
@@ -126,7 +131,7 @@ class Streaming(msgspec.Struct, kw_only=True):
             else:
                 raise Left("the reader left")
         except Fault as fault:
-            raise Aborted(fault.message) from fault
+            raise Aborted(fault.message, fault) from fault
         finally:
             for task in (pump, left, guard):
                 task.cancel()
