@@ -12,7 +12,7 @@ import sys
 
 import typer
 
-from fhirserver.cli import bench, consent, demo, ingest, org, person, serve, token, upkeep
+from fhirserver.cli import bench, consent, demo, ingest, org, person, purge, serve, token, upkeep
 from fhirserver.core.errors import Fault
 
 app = typer.Typer(
@@ -34,6 +34,7 @@ app.add_typer(consent.app, name="consent")
 app.command()(upkeep.check)
 app.command()(upkeep.stats)
 app.command()(upkeep.reindex)
+app.command()(purge.purge)
 app.command()(bench.bench)
 
 

@@ -30,6 +30,7 @@ from fhirserver.policy.principal import (
     Principal,
     issue_token,
 )
+from fhirserver.policy.purge import Purge
 from fhirserver.policy.rates import Rates, Throttled, client_of
 from fhirserver.policy.scoped import SYSTEM, Scoped
 from fhirserver.policy.scopes import ALL
@@ -156,6 +157,10 @@ class Gate:
     def upkeep(self, *, subject: str) -> Upkeep:
         """The store as a whole, for `check` and `reindex`."""
         return Upkeep(self._store, self.trail(_system(subject, OPERATOR_ORGANIZATION, "upkeep")))
+
+    def purge(self, *, subject: str) -> Purge:
+        """The store for removing from it for good."""
+        return Purge(self._store, self.trail(_system(subject, OPERATOR_ORGANIZATION, "erasure")))
 
     async def issue(self, principal: Principal) -> str:
         """A signed token for ``principal``; its issuance is in the audit trail before it is handed out."""
