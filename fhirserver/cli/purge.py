@@ -41,12 +41,16 @@ def purge(
             raise ValueError(f"There is nothing of {key} in the store.")
         if not yes:
             await asyncio.to_thread(_ask, found, key)  # the store's connection lives on while somebody thinks
-        return await _purged(purging, found)
+        done = await _purged(purging, found)
+        late = await purging.chart(key.id) if patient is not None else await purging.resource(key)
+        return {**done, "written_meanwhile": [str(each) for each in late.keys]}
 
     done = session.run(store, work, upkeep=True)
     if json:
         show_json(done)
     say(f"{sum(done['removed'].values())} resources ({done['versions']} versions) are gone.")
+    if late := done["written_meanwhile"]:
+        say(f"{len(late)} resources were written meanwhile; run it again, and stop who writes them.")
     for told, keys in (("is about others too and was left", done["kept"]), ("refers to it still", done["referring"])):
         for each in keys[:_SHOWN]:
             say(f"{each} {told}.")

@@ -34,6 +34,7 @@ from fhirserver.policy.purge import Purge
 from fhirserver.policy.rates import Rates, Throttled, client_of
 from fhirserver.policy.scoped import SYSTEM, Scoped
 from fhirserver.policy.scopes import ALL
+from fhirserver.policy.throttle import Throttle
 from fhirserver.policy.upkeep import Upkeep
 from fhirserver.policy.wide import Wide
 from fhirserver.store.port import Store
@@ -157,6 +158,10 @@ class Gate:
     def upkeep(self, *, subject: str) -> Upkeep:
         """The store as a whole, for `check` and `reindex`."""
         return Upkeep(self._store, self.trail(_system(subject, OPERATOR_ORGANIZATION, "upkeep")))
+
+    def throttle(self, door: str) -> Throttle:
+        """Who fails at this door (a name such as ``oauth``) waits, on every server."""
+        return Throttle(lambda: self._store.ledger, door, pepper=self._keys.pepper, clock=self.clock)
 
     def purge(self, *, subject: str) -> Purge:
         """The store for removing from it for good."""

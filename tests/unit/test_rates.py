@@ -158,6 +158,14 @@ async def test_attempts_at_the_same_moment_are_counted_each(tmp_path: Path, kind
         assert looked_at == 3
 
 
+async def test_the_gate_has_a_throttle_for_each_door(tmp_path: Path) -> None:
+    async with world(tmp_path) as here:
+        for _ in range(10):
+            assert await fail(here.gate.throttle("oauth"), address="") == 0
+        assert await fail(here.gate.throttle("oauth"), address="") == 1
+        assert await fail(here.gate.throttle("staff"), address="") == 0
+
+
 async def test_no_name_and_no_address_stands_in_the_ledger(tmp_path: Path) -> None:
     async with world(tmp_path) as here:
         await fail(door(here), name="dr.smith", address="192.0.2.7")
