@@ -111,6 +111,9 @@ class Wide(Scoped):
         view = await self._of(frozenset().union(self._patients_seen(), *map(owners_of, found)))
         given = await view.supporting(keys, custodians=custodians, patients=patients, as_of=as_of, bodies=bodies)
         self._handed |= view._handed
+        if bodies:
+            self._note([record.facts for record in given])
+            self._keep(view, filter(owners_of, given))
         return given
 
     async def _versions(self, query: HistoryQuery, batch: int) -> AsyncIterator[list[Record]]:
