@@ -147,6 +147,7 @@ class _Page:
             return
         read = self._in_order(matches) if self._asked.search.order else self._as_written(matches)
         async for records in read:
+            self._scoped.tell(records)
             await self._included.meet(records)
             self.entries.sent += len(records)
             yield records

@@ -254,3 +254,24 @@ async def test_what_has_been_included_must_stay_open_while_the_answer_runs(world
     await revoke(world, "p7")
     with pytest.raises(Fault):
         await scoped.still_admitted()
+
+
+@pytest.mark.parametrize("most", [0, 4_000], ids=["wide", "listed"])
+@pytest.mark.parametrize(
+    ("query", "patients"),
+    [
+        ("Patient?_count=1", ("p0",)),  # though the next one was looked at to see whether there is one
+        ("Patient?_count=1&_sort=-_id", ("p7",)),
+        ("Observation?code:text=nothing", ()),
+        ("Practitioner?_has:Observation:performer:code=8480-6", ()),
+    ],
+)
+async def test_the_audit_names_nobody_who_was_looked_at_and_not_shown(
+    world: Served, monkeypatch: pytest.MonkeyPatch, query: str, patients: tuple[str, ...], most: int
+) -> None:
+    monkeypatch.setattr(dossier, "MOST_LISTED", most)
+    assert (await world.get(query, app(world))).status_code == 200
+    (row,) = [row for row in await world.audit() if row.interaction == "search-type" and row.intent is not None]
+    assert row.patients == patients
+    if not most:
+        assert row.detail.get("consents", []) == [name for each in patients for name in await consents_of(world, each)]
