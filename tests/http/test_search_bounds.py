@@ -140,7 +140,7 @@ async def test_a_client_that_leaves_ends_what_is_looked_for_within_a_second(
     working = asyncio.Event()
     ended = asyncio.Event()
 
-    async def endless(self: Scoped, query: Query, batch: int = 256) -> AsyncIterator[list[Record]]:
+    async def endless(self: Scoped, query: Query, batch: int = 256, **how: bool) -> AsyncIterator[list[Record]]:
         try:
             working.set()
             await asyncio.sleep(30)
@@ -155,3 +155,31 @@ async def test_a_client_that_leaves_ends_what_is_looked_for_within_a_second(
         await asyncio.wait_for(working.wait(), 5)
         asking.cancel()
     await asyncio.wait_for(ended.wait(), 1)
+
+
+async def test_a_client_that_leaves_ends_the_reads_of_its_batch(
+    server: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    await load(server.gate, [patient("p"), observation("o", "p")])
+    working, ended = asyncio.Event(), asyncio.Event()
+    begun: list[Query] = []
+
+    async def endless(self: Scoped, query: Query, batch: int = 256, **how: bool) -> AsyncIterator[list[Record]]:
+        try:
+            begun.append(query)
+            working.set()
+            await asyncio.sleep(30)
+            yield []
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(Scoped, "scan", endless)
+    reads = [{"request": {"method": "GET", "url": "Observation?code=8480-6"}} for _ in range(3)]
+    async with server.client() as client:
+        asking = asyncio.create_task(client.post("", json={"resourceType": "Bundle", "type": "batch", "entry": reads}))
+        await asyncio.wait_for(working.wait(), 5)
+        asking.cancel()
+    await asyncio.wait_for(ended.wait(), 1)
+    await asyncio.sleep(0.1)
+    assert len(begun) == 1
+    assert "unexpected failure" not in caplog.text
