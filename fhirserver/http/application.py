@@ -54,6 +54,9 @@ class Application:
                 response = await row.handler(request, self._server)
         except Fault as fault:
             response = refusal(fault)
+        except Left as reason:
+            _log.warning("%s %s cut: %s", exchange.request_id, row.interaction if row else "none", reason)
+            return
         except Exception as error:  # a defect of ours: logged with its trace, told without
             name = row.interaction if row else "routing"
             _log.error("%s unexpected failure in %s: %s", exchange.request_id, name, trace(error))

@@ -1,8 +1,8 @@
 """How many long answers run at once, for one client and on this server; beyond that a caller is asked to come again.
 
-An answer takes its place once it is known to be longer than `stream.WHOLE`, before its header: what is refused is an
-ordinary error answer. It gives its place back when it ends, however it ends. The places are those of one server
-process: a process that is killed holds none.
+An answer takes its place once it is longer than `stream.WHOLE` or has taken its time to be made, before its header:
+what is refused is an ordinary error answer. It gives its place back when it ends, however it ends. The places are those
+of one server process: a process that is killed holds none.
 """
 
 from __future__ import annotations

@@ -6,17 +6,24 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import AsyncIterator
-from contextlib import closing
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import httpx
 import pytest
+from starlette.types import Message
 
 from fhirserver.app import Runtime, application
+from fhirserver.core.errors import Fault
+from fhirserver.http import stream
+from fhirserver.http.stream import Streaming
 from fhirserver.http.streams import Streams
+from fhirserver.policy.gate import CallerClass, Principal
+from fhirserver.policy.scopes import Scopes
 from tests import served as serving
 from tests.build import load, observation, patient
+from tests.http.test_streaming import Note
 from tests.served import Served, served
 
 NOTE = "x" * 9_000
@@ -136,6 +143,48 @@ async def test_a_place_comes_back_when_the_store_fails_amid_the_answer(
         await idle(places, within=0.5)
         database.execute("ALTER TABLE gone RENAME TO current")
     await leave(line)
+
+
+async def test_an_answer_that_takes_its_time_has_a_place_however_short_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "RECHECK_SECONDS", 0.02)
+    places = Streams(per_client=1, in_all=1)
+    one = Principal(
+        subject="s", organization="o", caller=CallerClass.MEMBER, scopes=Scopes("system/*.rs"), until=1 << 60
+    )
+    go_on = asyncio.Event()
+    sent: list[Message] = []
+
+    async def slow() -> AsyncGenerator[bytes, None]:
+        await go_on.wait()
+        yield b"{}"
+
+    async def admitted() -> None:
+        """The grant holds."""
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    def running() -> asyncio.Task[None]:
+        answer = Streaming(
+            chunks=slow(),
+            headers={},
+            disclosure=nullcontext(Note()),
+            still_admitted=admitted,
+            sent=lambda: 1,
+            stall_seconds=1,
+            place=places.place(one),
+        )
+        return asyncio.create_task(answer({"method": "GET"}, asyncio.Event().wait, send))
+
+    first = running()
+    await asyncio.sleep(0.1)
+    assert places.running == 1
+    with pytest.raises(Fault) as refused:
+        await running()
+    assert (refused.value.status, sent) == (429, [])
+    go_on.set()
+    await first
+    assert (places.running, sent[-1]["body"]) == (0, b"{}")
 
 
 async def test_requests_in_a_minute(tmp_path: Path) -> None:
