@@ -17,6 +17,7 @@ from fhirserver.http.server import Server
 from fhirserver.http.supporting import Closures
 from fhirserver.policy.gate import Gate, Integrity
 from fhirserver.policy.keys import Keys, load_keys
+from fhirserver.policy.outbound import Outbound
 from fhirserver.store.open import open_store
 
 
@@ -45,7 +46,15 @@ async def opened(
     try:
         keys = load_keys(settings.keys_path)
         integrity = Integrity(mode=settings.referential_integrity, base=settings.base)
-        gate = Gate(store, keys, clock=clock, operators=settings.operator_tokens, integrity=integrity)
+        gate = Gate(
+            store,
+            keys,
+            clock=clock,
+            operators=settings.operator_tokens,
+            integrity=integrity,
+            keys_path=settings.keys_path,
+            outbound=Outbound(loopback=settings.outbound_loopback, ca_file=settings.outbound_ca),
+        )
         await gate.start(upkeep=upkeep)
         yield Runtime(settings, keys, gate, clock)
     finally:
