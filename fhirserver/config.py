@@ -96,6 +96,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         ),
     ] = ""
 
+    issuers_file: Annotated[
+        str, _row("A file with the outside issuers (OpenID Connect) whose tokens count here; empty: none.")
+    ] = ""
     outbound_loopback: Annotated[
         bool, _row("Whether key sets may be fetched from this machine's own addresses, for tests.")
     ] = False

@@ -82,14 +82,14 @@ class Authorization:
         await trail.append(trail.row("introspect", "complete", detail=detail))
         if held is None or not known:
             return {"active": False}
-        optional = {"client_id": held.client, "patient": held.patient, "jti": held.token_id}
+        optional = {"client_id": held.client, "patient": held.patient, "jti": held.token_id if not held.issuer else ""}
+        optional |= {"aud": self._gate.issuer() if not held.issuer else ""}
         return {
             "active": True,
             "scope": held.scopes.text,
             "token_type": "bearer",
             "exp": held.until // 1000,
-            "iss": self._gate.issuer(),
-            "aud": self._gate.issuer(),
+            "iss": held.issuer or self._gate.issuer(),
             "sub": held.subject,
             "organization": held.organization,
             **{name: value for name, value in optional.items() if value},

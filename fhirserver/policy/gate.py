@@ -8,11 +8,11 @@ time (revocation and the policy epoch), so a change bites on every server at onc
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from fhirserver.core.errors import Fault, Kind
-from fhirserver.core.model import MAX_TIME, Key
+from fhirserver.core.model import MAX_TIME, Key, parse_facts
 from fhirserver.policy.assertion import Assertions
 from fhirserver.policy.audit import Detail, Disclosure, Trail
 from fhirserver.policy.authorization import Authorization
@@ -23,6 +23,7 @@ from fhirserver.policy.following import resume
 from fhirserver.policy.grant import CONTEXTS, Grant, consented_grant, standing_grant
 from fhirserver.policy.indexing import Indexed
 from fhirserver.policy.integrity import Integrity
+from fhirserver.policy.issuers import Issuer, Issuers
 from fhirserver.policy.items import ANY, CHANGED, Condition, Erase, Loaded, Put, must_stand_at
 from fhirserver.policy.journal import Journal
 from fhirserver.policy.jwks import as_jwk
@@ -103,9 +104,10 @@ class Gate:
         integrity: Integrity | None = None,
         keys_path: Path | None = None,
         outbound: Outbound | None = None,
+        issuers: Collection[Issuer] = (),
     ) -> None:
         """``clock`` gives milliseconds since 1970; ``operators``: whether operator tokens are accepted; ``keys_path``:
-        the file that ``keys`` are from, looked at again for a rotation."""
+        the file that ``keys`` are from, looked at again for a rotation; ``issuers``: whose tokens count beside ours."""
         self._store = store
         self.clock = clock
         self.integrity = integrity or Integrity()
@@ -113,7 +115,9 @@ class Gate:
         self._keys = Keyring(keys, keys_path)
         self._authenticator = Authenticator(self._keys)
         self.clients = Clients(store)
-        sets = KeySets(outbound or Outbound(), clock)
+        outbound = outbound or Outbound()
+        sets = KeySets(outbound, clock)
+        self._issuers = Issuers(issuers, outbound, sets, clock) if issuers else None
         assertions = Assertions(store, self.clients, sets, clock)
         self.authorization = Authorization(self, self.clients, assertions)
         self._dossiers = Dossiers(store)
@@ -127,7 +131,7 @@ class Gate:
         good token; FORBIDDEN where the scopes allow the interaction on no type, or not on ``type``. An operation on
         one resource needs no scope for that resource's own type: what is shown is decided record by record.
         """
-        principal = self._principal(bearer)
+        principal = await self._principal(bearer)
         epoch = await self.check(principal)
         contexts = CONTEXTS[principal.caller]
         needed, shown = _NEEDS.get(interaction, _OPERATION)
@@ -141,15 +145,20 @@ class Gate:
             raise Fault(Kind.FORBIDDEN, "The token's scopes do not allow this.")
         return await self.scoped(principal, interaction=interaction, types=types, epoch=epoch)
 
-    def _principal(self, bearer: str | None) -> Principal:
-        principal = self._authenticator.authenticate(bearer, self.clock())
+    async def _principal(self, bearer: str | None) -> Principal:
+        try:
+            principal = self._authenticator.authenticate(bearer, self.clock())
+        except Fault:
+            if self._issuers is None:
+                raise
+            return await self._issuers.authenticate(bearer)
         if principal.caller is CallerClass.OPERATOR and not self._operators:
             raise refusal()
         return principal
 
     async def known(self, bearer: str | None) -> Principal:
         """Who the bearer of this token is, whatever its scopes allow; Fault UNAUTHENTICATED without a good token."""
-        principal = self._principal(bearer)
+        principal = await self._principal(bearer)
         await self.check(principal)
         return principal
 
@@ -231,9 +240,18 @@ class Gate:
             raise refusal()
         if principal.client and not stands(registered[0], principal.epoch):
             raise refusal()
+        if principal.issuer and principal.patient is not None:
+            await self._must_be_of(principal.organization, principal.patient)
         now = int(epoch.value) if epoch is not None else 0
         await self._indexed.look(now)
         return now
+
+    async def _must_be_of(self, organization: str, patient: str) -> None:
+        """Fault UNAUTHENTICATED unless the organisation is the custodian of this Patient: an outside issuer speaks for
+        the patients of one custodian."""
+        record = await self._store.get(Key("Patient", patient))
+        if record is None or record.deleted or parse_facts(record.facts).custodian != organization:
+            raise refusal()
 
     async def scoped(
         self,

@@ -59,6 +59,8 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     client: str = ""
     """The registered client behind the token, and its epoch then; empty for tokens of the command line."""
     epoch: int = 0
+    issuer: str = ""
+    """The outside issuer of the token; empty: this installation."""
 
 
 class _Claims(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
