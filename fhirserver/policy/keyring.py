@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from fhirserver.policy.keys import Keys, load_keys
+from fhirserver.policy.keys import Keys, read_keys
 
 EVERY = 1_000
 """Milliseconds between two looks at the file."""
@@ -44,7 +44,7 @@ class Keyring:
 
     def _read(self, path: Path, mark: tuple[int, int, int]) -> None:
         try:
-            keys = load_keys(path)
+            keys = read_keys(path)
         except (OSError, ValueError) as error:
             _log.error("the key file cannot be read again: %s", type(error).__name__)
             return

@@ -103,6 +103,11 @@ def load_keys(path: Path) -> Keys:
     """
     if not path.exists():
         _create(path)
+    return read_keys(path)
+
+
+def read_keys(path: Path) -> Keys:
+    """The same of a file that must be there: OSError where it is not."""
     descriptor = os.open(path, os.O_RDONLY)
     with os.fdopen(descriptor, "rb") as file:
         mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
