@@ -49,7 +49,9 @@ class Keyring:
             _log.error("the key file cannot be read again: %s", type(error).__name__)
             return
         self._mark = mark
-        if keys != self.held:
+        if keys.issuer != self.held.issuer:
+            _log.error("the key file is another installation's now; its keys are not taken up")
+        elif keys != self.held:
             self.held = keys
             self.generation += 1
 

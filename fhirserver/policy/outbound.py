@@ -63,12 +63,11 @@ class Answer(msgspec.Struct, frozen=True):
 
 class Outbound:
     """Asks others. ``loopback``: this machine may be asked too; ``ca_file``: certificates (PEM) trusted instead of the
-    system's."""
+    system's (ValueError where it holds none)."""
 
     def __init__(self, *, loopback: bool = False, ca_file: str = "") -> None:
         self._loopback = loopback
-        self._ca_file = ca_file
-        self._context: ssl.SSLContext | None = None
+        self._context = _trusting(ca_file) if ca_file else None
 
     async def get(self, url: str, *, accept: str = "application/json") -> Answer:
         """The answer to one GET, whatever its status; Unreachable for everything that is none."""
@@ -107,9 +106,7 @@ class Outbound:
 
     def _tls(self) -> ssl.SSLContext:
         if self._context is None:
-            context = ssl.create_default_context(cafile=self._ca_file or None)
-            context.minimum_version = ssl.TLSVersion.TLSv1_2
-            self._context = context
+            self._context = _trusting(None)  # it takes a while, and most installations never ask anybody
         return self._context
 
     async def _resolve(self, host: str, port: int) -> str:
@@ -119,6 +116,15 @@ class Outbound:
         if not addresses or not all(permitted(address, loopback=self._loopback) for address in addresses):
             raise ValueError("the address is not a public one")
         return addresses[0]
+
+
+def _trusting(ca_file: str | None) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=ca_file)
+    except OSError:
+        raise ValueError(f"{ca_file} holds no certificates in PEM that can be read.") from None
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
 
 
 def permitted(address: str, *, loopback: bool = False) -> bool:

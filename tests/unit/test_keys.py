@@ -134,3 +134,13 @@ def test_a_file_that_is_damaged_later_leaves_the_last_good_keys(tmp_path: Path) 
     path.unlink()
     assert ring.current(NOW + 1000) == first
     assert not path.exists()
+
+
+def test_the_file_of_another_installation_is_not_taken_up(tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    first, other = load_keys(path), load_keys(tmp_path / "other.json")
+    ring = Keyring(first, path)
+    (tmp_path / "other.json").replace(path)
+    assert load_keys(path) == other
+    assert ring.current(NOW) == first
+    assert ring.verifying(other.kid, NOW) is None

@@ -111,6 +111,14 @@ async def test_a_certificate_that_is_not_trusted_ends_it(other: Provider, tmp_pa
     assert other.asked == []
 
 
+@pytest.mark.parametrize("content", [None, b"", b"no certificate"])
+def test_a_file_without_certificates_is_told_at_once(tmp_path: Path, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / "ca.pem").write_bytes(content)
+    with pytest.raises(ValueError, match=r"ca\.pem holds no certificates"):
+        Outbound(ca_file=str(tmp_path / "ca.pem"))
+
+
 async def test_a_certificate_of_another_name_ends_it(other: Provider) -> None:
     with pytest.raises(Unreachable):
         await client(other).get(other.url.replace("localhost", "127.0.0.2") + "/")
