@@ -83,11 +83,12 @@ async def test_a_name_with_one_address_that_is_not_public_is_not_asked(
     other: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def resolved(*_: object, **__: object) -> list[object]:
-        return [(socket.AF_INET, 1, 6, "", (address, 443)) for address in ("8.8.8.8", "10.0.0.1")]
+        return [(socket.AF_INET, 1, 6, "", (address, 443)) for address in ("127.0.0.1", "10.0.0.1")]
 
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", resolved)
     with pytest.raises(Unreachable):
-        await client(other).get("https://example.org/")
+        await client(other).get(other.tell("/", {}))
+    assert other.asked == []
 
 
 async def test_the_address_is_resolved_once(other: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
