@@ -118,6 +118,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         ),
     ] = ""
 
+    issuers_file: Annotated[
+        str, _row("A file with the outside issuers (OpenID Connect) whose tokens count here; empty: none.")
+    ] = ""
+    outbound_loopback: Annotated[
+        bool, _row("Whether key sets may be fetched from this machine's own addresses, for tests.")
+    ] = False
+    outbound_ca: Annotated[
+        str,
+        _row("A file of certificates (PEM) that the server trusts when it fetches key sets; empty: the system's."),
+    ] = ""
+
     def __repr__(self) -> str:
         given = [name for name in self.__struct_fields__ if name not in _SECRET]
         return f"Settings({', '.join(f'{name}={getattr(self, name)!r}' for name in given)})"
