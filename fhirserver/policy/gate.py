@@ -14,6 +14,7 @@ from fhirserver.core.errors import Fault, Kind
 from fhirserver.core.model import MAX_TIME, Key
 from fhirserver.policy.audit import Detail, Disclosure, Trail
 from fhirserver.policy.charts import Chart
+from fhirserver.policy.discerning import discerning
 from fhirserver.policy.dossier import POLICY_EPOCH, Dossiers
 from fhirserver.policy.following import resume
 from fhirserver.policy.grant import CONTEXTS, Grant, consented_grant, standing_grant
@@ -31,7 +32,7 @@ from fhirserver.policy.principal import (
     issue_token,
 )
 from fhirserver.policy.scoped import SYSTEM, Scoped
-from fhirserver.policy.scopes import ALL
+from fhirserver.policy.scopes import ALL, Types
 from fhirserver.policy.upkeep import Upkeep
 from fhirserver.policy.wide import Wide
 from fhirserver.store.port import Store
@@ -116,8 +117,8 @@ class Gate:
         epoch = await self.check(principal)
         contexts = CONTEXTS[principal.caller]
         needed, shown = _NEEDS.get(interaction, _OPERATION)
-        types = principal.scopes.types(shown, contexts)
-        usable = principal.scopes.types(needed, contexts) if needed else types
+        types = principal.scopes.allowed(shown, contexts)
+        usable = principal.scopes.allowed(needed, contexts).named if needed else types.named
         if interaction in ("transaction", "batch"):
             # Each entry is decided by itself; a scope for any of them will do here.
             usable = usable.union(*(principal.scopes.types(letter, contexts) for letter in "cruds"))
@@ -130,7 +131,7 @@ class Gate:
         """The grant of system work: commands, ingest. It reads everything, writes as the custodian ``organization``,
         and is audited like any other."""
         principal = _system(subject, organization, purpose)
-        types = ALL.types("rs", CONTEXTS[CallerClass.OPERATOR])
+        types = ALL.allowed("rs", CONTEXTS[CallerClass.OPERATOR])
         grant = standing_grant(principal, types)
         return Scoped(self, self._store, principal, grant, interaction=SYSTEM, types=types, epoch=0)
 
@@ -190,7 +191,7 @@ class Gate:
         principal: Principal,
         *,
         interaction: str,
-        types: frozenset[str],
+        types: Types,
         epoch: int,
         patients: frozenset[str] | None = frozenset(),
         listed: bool = False,
@@ -200,17 +201,14 @@ class Gate:
         if patients is None and not listed and await self._dossiers.many(principal.organization, epoch):
             kind, patients = Wide, frozenset()
         grant = await self.grant(principal, types, patients, epoch)
-        return kind(
-            self, self._store, principal, grant, interaction=interaction, types=types, epoch=epoch, patients=patients
-        )
+        store = discerning(self._store, grant)
+        return kind(self, store, principal, grant, interaction=interaction, types=types, epoch=epoch, patients=patients)
 
     async def consenting(self, principal: Principal, patients: frozenset[str]) -> frozenset[str]:
         """Those of these patients with a Consent that names the caller's organisation, whatever it says."""
         return await self._dossiers.consenting(principal.organization, patients) if patients else patients
 
-    async def grant(
-        self, principal: Principal, types: frozenset[str], patients: frozenset[str] | None, epoch: int
-    ) -> Grant:
+    async def grant(self, principal: Principal, types: Types, patients: frozenset[str] | None, epoch: int) -> Grant:
         """The grant for these patients as of this epoch (None: for everyone whose Consents name the organisation)."""
         if principal.caller is not CallerClass.THIRD_PARTY or patients == frozenset():
             return standing_grant(principal, types)

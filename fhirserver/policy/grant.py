@@ -11,14 +11,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from hashlib import blake2b
 from types import MappingProxyType
+from typing import Any
 
 import msgspec
 
 from fhirserver.core.definitions import DIRECTORY_TYPES, RESOURCE_TYPES
 from fhirserver.core.model import EVERYTHING, Clause, Facts, Visible
-from fhirserver.policy.box import Box, meet
+from fhirserver.policy import findings
+from fhirserver.policy.box import Box, both_kinds, meet
 from fhirserver.policy.consent import Opening
 from fhirserver.policy.principal import CallerClass, Principal
+from fhirserver.policy.scopes import Types
 from fhirserver.policy.vocabulary import disclosure
 
 MOST_BOXES = 128
@@ -78,7 +81,7 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True):
         return frozenset(owners) if len(owners) <= most else None
 
 
-def standing_grant(principal: Principal, types: frozenset[str]) -> Grant:
+def standing_grant(principal: Principal, types: Types) -> Grant:
     """The Grant that needs no Consent: of operators, members and patients, and for third parties the directory.
 
     ``types``: what the scopes let see.
@@ -87,7 +90,7 @@ def standing_grant(principal: Principal, types: frozenset[str]) -> Grant:
 
 
 def consented_grant(
-    principal: Principal, types: frozenset[str], openings: Mapping[str, Opening], widened: Mapping[str, int]
+    principal: Principal, types: Types, openings: Mapping[str, Opening], widened: Mapping[str, int]
 ) -> Grant:
     """The Grant of a third party for these patients: patient -> what that patient's Consents open."""
     opened = {patient: _within(opening.boxes, types) for patient, opening in openings.items()}
@@ -98,13 +101,14 @@ def consented_grant(
             by_box.setdefault(box, set()).add(patient)
     joint = _joint(by_box)
     actors = disclosure().actors
-    clauses = [*_directory(types)]
+    clauses = [*_directory(types.whole)]
     for box, owners in joint.items():
         clauses += _clauses(box, frozenset(owners), actors, principal.organization)
+    through = types.whole & disclosure().through
     accompanying = [
-        Clause(types=through, unowned=True, without=box.without, having=box.having)
+        Clause(types=through, unowned=True, without=box.without, having=box.having, kinds=findings.asked(box.kinds))
         for box, owners in joint.items()
-        if (through := types & disclosure().through) and owners >= opened.keys()
+        if through and owners >= opened.keys()
     ]
     visible = Visible(tuple(dict.fromkeys(clauses)))
     named = Visible(tuple(dict.fromkeys(accompanying)))
@@ -121,11 +125,11 @@ def consented_grant(
 
 
 @lru_cache(maxsize=1024)
-def reach(types: frozenset[str], organization: str) -> Visible:
+def reach(types: Types, organization: str) -> Visible:
     """What the Consents of any patients could open to a third party at most: what a store may leave out unasked."""
     actors, never = disclosure().actors, disclosure().never
-    plain, named = types - actors - never, types & actors
-    clauses = [*_directory(types)]
+    plain, named = types.whole - actors - never, types.whole & actors
+    clauses = [*_directory(types.whole), *_parts(types)]
     if plain:
         within, without = _shorter(plain)
         clauses.append(Clause(types=within, not_types=without))
@@ -135,26 +139,27 @@ def reach(types: frozenset[str], organization: str) -> Visible:
 
 
 @lru_cache(maxsize=1024)
-def _standing(caller: CallerClass, organization: str, patient: str | None, types: frozenset[str], until: int) -> Grant:
-    through = types & disclosure().through
+def _standing(caller: CallerClass, organization: str, patient: str | None, types: Types, until: int) -> Grant:
+    whole = types.whole
+    through = whole & disclosure().through
     accompanying = Visible((Clause(types=through, unowned=True),)) if through else Visible()
     patients: frozenset[str] | None = None
-    if not types:
+    if not types.named:
         visible = accompanying = Visible()
         patients = frozenset()
     elif caller is CallerClass.OPERATOR:
-        visible = EVERYTHING if types == RESOURCE_TYPES else Visible((Clause(types=types),))
+        visible = EVERYTHING if whole == RESOURCE_TYPES else Visible(_shares(types))
     elif caller is CallerClass.MEMBER:
-        visible = Visible((Clause(types=_limit(types), organization=organization), *_directory(types)))
+        visible = Visible((*_shares(types, organization=organization), *_directory(whole)))
     elif caller is CallerClass.PATIENT and patient is not None:
         own = frozenset({patient})
-        persons = types & {"Person"}
+        persons = whole & {"Person"}
         linked = (Clause(types=persons, any_owner=own),) if persons else ()
-        visible = Visible((Clause(types=_limit(types), owners=own), *linked, *_directory(types)))
+        visible = Visible((*_shares(types, owners=own), *linked, *_directory(whole)))
         patients = own
     else:
         # A third party, before its patients' Consents are looked at.
-        visible, accompanying, patients = Visible(_directory(types)), Visible(), frozenset()
+        visible, accompanying, patients = Visible(_directory(whole)), Visible(), frozenset()
     return Grant(
         visible=visible,
         accompanying=accompanying,
@@ -176,14 +181,31 @@ def _limit(types: frozenset[str]) -> frozenset[str] | None:
     return None if types == RESOURCE_TYPES else types
 
 
+def _shares(types: Types, **conditions: Any) -> tuple[Clause, ...]:
+    """What is of these types and meets the conditions."""
+    whole = (Clause(types=_limit(types.whole), **conditions),) if types.whole else ()
+    return (*whole, *_parts(types, **conditions))
+
+
+def _parts(types: Types, **conditions: Any) -> tuple[Clause, ...]:
+    return tuple(Clause(types=frozenset({part.type}), kinds=part.kinds, **conditions) for part in types.parts)
+
+
 def _directory(types: frozenset[str]) -> tuple[Clause, ...]:
     """The directory, as far as it is about nobody."""
     shared = types & DIRECTORY_TYPES
     return (Clause(types=shared, unowned=True),) if shared else ()
 
 
-def _within(boxes: Iterable[Box], types: frozenset[str]) -> tuple[Box, ...]:
-    limited = (Box(box.types & types, box.without, box.having) for box in boxes)
+def _within(boxes: Iterable[Box], types: Types) -> tuple[Box, ...]:
+    replace = msgspec.structs.replace
+    boxes = tuple(boxes)
+    limited = [replace(box, types=box.types & types.whole) for box in boxes]
+    limited += [
+        replace(box, types=box.types & {part.type}, kinds=both_kinds(box.kinds, part.kinds))
+        for part in types.parts
+        for box in boxes
+    ]
     return tuple(dict.fromkeys(box for box in limited if box.types))
 
 
@@ -216,12 +238,13 @@ def _clauses(box: Box, owners: frozenset[str], actors: frozenset[str], organizat
     plain, named, persons = box.types - actors - {"Person"}, box.types & actors, box.types & {"Person"}
     if plain:
         types, not_types = _shorter(plain)
-        found.append(Clause(types=types, not_types=not_types, owners=owners, without=box.without, having=box.having))
+        found.append(Clause(types=types, not_types=not_types, owners=owners))
     if named:
-        found.append(Clause(types=named, party=organization, owners=owners, without=box.without, having=box.having))
+        found.append(Clause(types=named, party=organization, owners=owners))
     if persons:
-        found.append(Clause(types=persons, any_owner=owners, without=box.without, having=box.having))
-    return found
+        found.append(Clause(types=persons, any_owner=owners))
+    replace = msgspec.structs.replace
+    return [replace(clause, without=box.without, having=box.having, kinds=box.kinds) for clause in found]
 
 
 def _digest(caller: CallerClass, visible: Visible, accompanying: Visible) -> str:
@@ -237,8 +260,10 @@ def _text_of_clause(clause: Clause) -> str:
 
 
 def _text_of_box(box: Box) -> str:
-    return " ".join(_text(value) for value in (box.types, box.without, box.having))
+    return " ".join(_text(value) for value in (box.types, box.without, box.having, box.kinds))
 
 
 def _text(value: object) -> str:
+    if isinstance(value, tuple):
+        return "(" + " ".join(map(_text, value)) + ")"
     return ",".join(sorted(value)) + ";" if isinstance(value, frozenset) else repr(value)

@@ -28,6 +28,7 @@ from fhirserver.policy.integrity import Checks
 from fhirserver.policy.items import CHANGED, Condition, Erase, Loaded, Put
 from fhirserver.policy.load import Loader
 from fhirserver.policy.principal import OPERATOR_ORGANIZATION, CallerClass, Principal
+from fhirserver.policy.scopes import Types
 from fhirserver.policy.view import MEMO, alarm
 from fhirserver.policy.vocabulary import disclosure
 from fhirserver.policy.write import Writer
@@ -65,7 +66,7 @@ class Scoped(Charts):
         grant: Grant,
         *,
         interaction: str,
-        types: frozenset[str],
+        types: Types,
         epoch: int,
         patients: frozenset[str] | None = frozenset(),
     ) -> None:
@@ -95,6 +96,7 @@ class Scoped(Charts):
         current = await self._store.get(key)
         record = current if version is None else await self._store.get(key, version)
         scoped = await self.about(owners_of(current) | owners_of(record) or {key.id})
+        current, record = await scoped._told(current), await scoped._told(record)
         named = await scoped._named(key, current) if key.type in disclosure().through else None
         if (
             current is None
@@ -116,6 +118,7 @@ class Scoped(Charts):
         """
         current = await self._store.get(key)
         scoped = await self.about(owners_of(current) or {key.id})
+        current = await scoped._told(current)
         named = await scoped._named(key, current) if key.type in disclosure().through else None
         if current is None or not (scoped.admits(current) or (named and named._accompanies(current))):
             raise await self._refusal(key, Kind.NOT_FOUND)
@@ -145,7 +148,7 @@ class Scoped(Charts):
         async for batch in self._store.scan(query):
             namers += [each for each in batch if shared or parse_facts(each.facts).custodian == custodian]
         scoped = await self.about(frozenset().union(*map(owners_of, namers)) or {key.id})
-        return scoped if any(scoped.admits(namer) for namer in namers) else None
+        return scoped if any(scoped.admits(namer) for namer in await scoped._all_told(namers)) else None
 
     async def _refusal(self, key: Key, kind: Kind) -> Fault:
         """The Fault for what the caller does not get; a refusal is recorded."""

@@ -11,7 +11,7 @@ from fhirserver.policy.box import Box, Region, less, meet, meet_all
 from fhirserver.policy.consent import Opening, evaluate, parse
 from fhirserver.policy.grant import consented_grant
 from fhirserver.policy.principal import CallerClass, Principal
-from fhirserver.policy.scopes import Scopes
+from fhirserver.policy.scopes import Scopes, Types
 from tests.admitted import JSON, actor_of, classes, consent, marks
 
 PATIENTS = ("p", "q", "r")
@@ -94,7 +94,7 @@ def naive(type_: str, facts: Facts, opened: dict[str, Opening], scopes: frozense
 def test_a_grant_admits_exactly_what_every_patient_opens(
     opened: dict[str, Opening], scopes: frozenset[str], resources: list[tuple[str, Facts]]
 ) -> None:
-    grant = consented_grant(PRINCIPAL, scopes, opened, {})
+    grant = consented_grant(PRINCIPAL, Types(scopes), opened, {})
     for type_, facts in resources:
         assert grant.visible.admits(type_, facts) == naive(type_, facts, opened, scopes), (type_, facts)
 
@@ -102,16 +102,16 @@ def test_a_grant_admits_exactly_what_every_patient_opens(
 @given(st.fixed_dictionaries(dict.fromkeys(PATIENTS, openings)))
 def test_equal_permissions_have_equal_digests_whatever_the_order(opened: dict[str, Opening]) -> None:
     backwards = dict(reversed(opened.items()))
-    one = consented_grant(PRINCIPAL, RESOURCE_TYPES, opened, {})
-    other = consented_grant(PRINCIPAL, RESOURCE_TYPES, backwards, {"p": 5})
+    one = consented_grant(PRINCIPAL, Types(RESOURCE_TYPES), opened, {})
+    other = consented_grant(PRINCIPAL, Types(RESOURCE_TYPES), backwards, {"p": 5})
     assert one.digest == other.digest
-    assert (one.digest == consented_grant(PRINCIPAL, RESOURCE_TYPES, {}, {}).digest) == (not one.patients)
+    assert (one.digest == consented_grant(PRINCIPAL, Types(RESOURCE_TYPES), {}, {}).digest) == (not one.patients)
 
 
 @given(openings, st.lists(st.tuples(st.sampled_from(TYPES), texts), min_size=1, max_size=20))
 def test_narrower_scopes_never_show_more(opened: Opening, resources: list[tuple[str, tuple[str, ...]]]) -> None:
-    wide = consented_grant(PRINCIPAL, RESOURCE_TYPES, {"p": opened}, {})
-    narrow = consented_grant(PRINCIPAL, frozenset({"Observation"}), {"p": opened}, {})
+    wide = consented_grant(PRINCIPAL, Types(RESOURCE_TYPES), {"p": opened}, {})
+    narrow = consented_grant(PRINCIPAL, Types(frozenset({"Observation"})), {"p": opened}, {})
     for type_, labels in resources:
         facts = Facts(custodian="hospital", owners=("p",), labels=labels, parties=("reader",))
         assert wide.visible.admits(type_, facts) or not narrow.visible.admits(type_, facts)

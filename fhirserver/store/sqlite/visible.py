@@ -83,7 +83,7 @@ def _shared(_store: Texts, visible: Visible, other_than: str | None) -> Admissio
     return Admission(visible, other_than)
 
 
-_PARTIES, _OWNERS, _LABELS = (f"json_each(f.text, '$[{at}]')" for at in (1, 2, 3))
+_PARTIES, _OWNERS, _LABELS, _KINDS = (f"json_each(f.text, '$[{at}]')" for at in (1, 2, 3, 5))
 _AMONG = "value IN (SELECT value FROM json_each(?))"
 
 
@@ -123,6 +123,8 @@ def _condition(connection: sqlite3.Connection, texts: Texts, clause: Clause, fac
         require(f"NOT EXISTS (SELECT 1 FROM {_LABELS} WHERE {_AMONG})", labels)
     if clause.having is not None:
         require(f"EXISTS (SELECT 1 FROM {_LABELS} WHERE {_AMONG})", _text_array(clause.having))
+    for kinds in clause.kinds:
+        require(f"EXISTS (SELECT 1 FROM {_KINDS} WHERE {_AMONG})", _text_array(kinds))
     return " AND ".join(parts), values
 
 
