@@ -31,7 +31,8 @@ KINDS = {
 
 
 def of_kind(type_: str, id: str, *kinds: str, **more: Any) -> JSON:
-    codings = [dict(zip(("system", "code"), kind.split("|"), strict=True)) for kind in kinds]
+    pairs = [zip(("system", "code"), kind.split("|"), strict=True) for kind in kinds]
+    codings = [{name: value for name, value in pair if value} for pair in pairs]
     category = {"category": [{"coding": [coding]} for coding in codings]} if codings else {}
     own = {"status": "final"} if type_ == "Observation" else {}
     return {
