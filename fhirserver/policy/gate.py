@@ -121,7 +121,7 @@ class Gate:
         usable = principal.scopes.allowed(needed, contexts).named if needed else types.named
         if interaction in ("transaction", "batch"):
             # Each entry is decided by itself; a scope for any of them will do here.
-            usable = usable.union(*(principal.scopes.types(letter, contexts) for letter in "cruds"))
+            usable = usable.union(*(principal.scopes.allowed(letter, contexts).named for letter in "cruds"))
         if not usable or (needed and type is not None and type not in usable):
             await self.trail(principal).deny(interaction, {"reason": "scope", "type": type or ""})
             raise Fault(Kind.FORBIDDEN, "The token's scopes do not allow this.")
