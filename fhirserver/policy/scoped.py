@@ -96,13 +96,8 @@ class Scoped(Charts):
         current = await self._store.get(key)
         record = current if version is None else await self._store.get(key, version)
         scoped = await self.about(owners_of(current) | owners_of(record) or {key.id})
-        current, record = await scoped._told(current), await scoped._told(record)
         named = await scoped._named(key, current) if key.type in disclosure().through else None
-        if (
-            current is None
-            or record is None
-            or not (all(scoped.admits(each) or (named and named._accompanies(each)) for each in (current, record)))
-        ):
+        if not (await scoped._lets_see(current, named) and await scoped._lets_see(record, named)) or record is None:
             raise await self._refusal(key, Kind.NOT_FOUND)
         if record.deleted:
             raise await self._refusal(key, Kind.GONE)
@@ -118,9 +113,8 @@ class Scoped(Charts):
         """
         current = await self._store.get(key)
         scoped = await self.about(owners_of(current) or {key.id})
-        current = await scoped._told(current)
         named = await scoped._named(key, current) if key.type in disclosure().through else None
-        if current is None or not (scoped.admits(current) or (named and named._accompanies(current))):
+        if not await scoped._lets_see(current, named):
             raise await self._refusal(key, Kind.NOT_FOUND)
         found = named or scoped
         if self.principal.caller is CallerClass.THIRD_PARTY:  # older versions may be about other patients
@@ -136,6 +130,14 @@ class Scoped(Charts):
                 self._note({record.facts for record in records})
                 self._handed.update((each.type, each.id, each.version) for each in records if each.body is None)
             yield records
+
+    async def _lets_see(self, record: Record | None, named: Scoped | None) -> bool:
+        """Whether this grant admits the record, or that under which something names it lets it come along."""
+        if record is None:
+            return False
+        return self.admits(await self._told(record)) or (
+            named is not None and named._accompanies(await named._told(record))
+        )
 
     async def _named(self, key: Key, record: Record | None) -> Scoped | None:
         """The grant under which an admitted resource names this one (a Binary, a Device without a patient): one of

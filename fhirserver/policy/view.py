@@ -52,9 +52,9 @@ class View:
         """Whether the caller may get a part of a resource: of a Person the links that it may follow."""
         return self._limited
 
-    async def _told(self, record: Record | None) -> Record | None:
+    async def _told(self, record: Record) -> Record:
         """A record that another view has read, with what this grant asks of it beyond its facts."""
-        return None if record is None else (await self._all_told([record]))[0]
+        return (await self._all_told([record]))[0]
 
     async def _all_told(self, records: list[Record]) -> list[Record]:
         return await self._store.told(records) if isinstance(self._store, Discerning) else records
