@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from fhirserver.core.definitions import DIRECTORY_TYPES, RESOURCE_TYPES
 from fhirserver.core.model import Facts
-from fhirserver.policy.box import Box, Region, less, meet, meet_all
+from fhirserver.policy.box import Box, Region, both_kinds, less, meet, meet_all, tidy
 from fhirserver.policy.consent import Opening, evaluate, parse
 from fhirserver.policy.grant import consented_grant
 from fhirserver.policy.principal import CallerClass, Principal
@@ -122,18 +122,27 @@ boxes = st.builds(
     st.frozensets(st.sampled_from(TYPES), min_size=1),
     st.frozensets(st.sampled_from(["a", "b", "c"])),
     st.none() | st.frozensets(st.sampled_from(["a", "b", "c"]), min_size=1),
+    st.lists(st.frozensets(st.sampled_from(["x", "y", "z"]), min_size=1), max_size=2).map(
+        lambda sets: both_kinds(tuple(sets))
+    ),
 )
 unions = st.lists(boxes, max_size=3)
 regions = st.builds(
     Region,
     st.none() | st.frozensets(st.sampled_from(TYPES)),
     st.none() | st.frozensets(st.sampled_from(["a", "b", "c"]), min_size=1),
+    st.frozensets(st.sampled_from(["x", "y", "z"])),
 )
-points = st.tuples(st.sampled_from(TYPES), st.frozensets(st.sampled_from(["a", "b", "c"])))
+points = st.tuples(
+    st.sampled_from(TYPES),
+    st.frozensets(st.sampled_from(["a", "b", "c"])),
+    st.frozensets(st.sampled_from(["x", "y", "z"])),
+)
+Point = tuple[str, frozenset[str], frozenset[str]]
 
 
 @given(boxes, boxes, points)
-def test_a_meeting_never_holds_more_than_both(one: Box, other: Box, point: tuple[str, frozenset[str]]) -> None:
+def test_a_meeting_never_holds_more_than_both(one: Box, other: Box, point: Point) -> None:
     both = meet(one, other)
     inside = both is not None and both.holds(*point)
     assert not inside or (one.holds(*point) and other.holds(*point))
@@ -142,21 +151,23 @@ def test_a_meeting_never_holds_more_than_both(one: Box, other: Box, point: tuple
 
 
 @given(unions, regions, points)
-def test_subtracting_leaves_exactly_the_rest(
-    union: list[Box], region: Region, point: tuple[str, frozenset[str]]
-) -> None:
-    type_, labels = point
+def test_subtracting_leaves_exactly_the_rest(union: list[Box], region: Region, point: Point) -> None:
+    type_, labels, kinds = point
     covered = (region.types is None or type_ in region.types) and (
         region.labels is None or not region.labels.isdisjoint(labels)
     )
+    covered = covered and region.spared.isdisjoint(kinds)
     left = any(box.holds(*point) for box in less(union, region))
     assert left == (any(box.holds(*point) for box in union) and not covered)
 
 
 @given(unions, unions, points)
-def test_a_meeting_of_unions_is_inside_both(
-    one: list[Box], other: list[Box], point: tuple[str, frozenset[str]]
-) -> None:
+def test_a_meeting_of_unions_is_inside_both(one: list[Box], other: list[Box], point: Point) -> None:
     if any(box.holds(*point) for box in meet_all(one, other)):
         assert any(box.holds(*point) for box in one)
         assert any(box.holds(*point) for box in other)
+
+
+@given(unions, points)
+def test_what_covers_a_box_holds_all_of_it(union: list[Box], point: Point) -> None:
+    assert any(box.holds(*point) for box in tidy(union)) == any(box.holds(*point) for box in union)
