@@ -10,12 +10,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+import msgspec
+
 from fhirserver.core.errors import Fault, Kind
-from fhirserver.core.model import MAX_TIME, Key
+from fhirserver.core.index import care_of
+from fhirserver.core.model import MAX_TIME, Key, parse_facts
 from fhirserver.policy.audit import Detail, Disclosure, Trail
-from fhirserver.policy.charts import Chart
+from fhirserver.policy.charts import Chart, owners_of
 from fhirserver.policy.discerning import discerning
-from fhirserver.policy.dossier import POLICY_EPOCH, Dossiers
+from fhirserver.policy.dossier import POLICY_EPOCH, Dossiers, whole
+from fhirserver.policy.explain import Explanation, Subject, by_consents, general
 from fhirserver.policy.following import resume
 from fhirserver.policy.grant import CONTEXTS, Grant, consented_grant, standing_grant
 from fhirserver.policy.indexing import Indexed
@@ -153,6 +157,32 @@ class Gate:
         name = REVOKED + token_id
         while await self._store.ledger.get(name) is None:
             await self._store.ledger.put_if(name, b"1", stamp=None, expires=until + 60_000)
+
+    async def explain(self, key: Key, asker: Principal, operator: Scoped) -> Explanation:
+        """Why ``asker`` is or is not shown the resource by reading it; recorded in the operator's name.
+
+        Fault NOT_FOUND where there is none, FORBIDDEN for anyone but the operator."""
+        if operator.principal.caller is not CallerClass.OPERATOR:
+            raise Fault(Kind.FORBIDDEN, "Only the operator may do this.")
+        record = await self._store.get(key)
+        if record is None or record.deleted:
+            raise Fault(Kind.NOT_FOUND, f"{key} was not found.")
+        owners = sorted(owners_of(record))
+        trail = self.trail(operator.principal)
+        detail: Detail = {"resource": str(key), "for": asker.organization, "purpose": asker.purpose or ""}
+        await trail.append(trail.row("explain", "complete", patients=owners, detail=detail))
+        entry = await self._store.ledger.get(POLICY_EPOCH)
+        epoch = int(entry.value) if entry is not None else 0
+        types = asker.scopes.allowed("rs", CONTEXTS[asker.caller])
+        scoped = await self.scoped(asker, interaction="explain", types=types, epoch=epoch, patients=frozenset(owners))
+        care = care_of(msgspec.json.decode(await whole(self._store, record)))
+        subject = Subject(key, parse_facts(record.facts), care)
+        reasons = [*general(subject, asker, types)]
+        if asker.caller is CallerClass.THIRD_PARTY:
+            dossiers = await self._dossiers.about(owners, epoch)
+            for patient in owners:
+                reasons += by_consents(subject, patient, dossiers[patient].directives, asker, self.clock())
+        return Explanation(await scoped.would_see(record), tuple(reasons))
 
     async def ready(self) -> None:
         """Nothing while the store answers; Unavailable when it does not."""

@@ -106,6 +106,12 @@ class Scoped(Charts):
             self._handed.add((record.type, record.id, record.version))
         return (await scoped._cut([record]))[0] if record.type == "Person" else record
 
+    async def would_see(self, record: Record) -> bool:
+        """Whether `read` would show this current record to the caller; nothing is recorded."""
+        scoped = await self.about(owners_of(record) or {record.id})
+        through = record.type in disclosure().through
+        return await scoped._lets_see(record, await scoped._named(record.key, record) if through else None)
+
     async def past(self, key: Key) -> Scoped:
         """The Scoped whose `history` is that of this resource; what has been deleted still has one.
 
