@@ -50,7 +50,7 @@ class Box(msgspec.Struct, frozen=True):
             self.types >= other.types
             and self.without <= other.without
             and (self.having is None or (other.having is not None and self.having >= other.having))
-            and are_within(other.kinds, self.kinds)
+            and (not self.kinds or are_within(other.kinds, self.kinds))
         )
 
 
@@ -78,7 +78,7 @@ def meet(one: Box, other: Box) -> Box | None:
         having -= without
     if not types or (having is not None and not having):
         return None
-    return Box(types, without, having, both_kinds(one.kinds, other.kinds))
+    return Box(types, without, having, both_kinds(one.kinds, other.kinds) if one.kinds or other.kinds else ())
 
 
 def meet_all(one: Iterable[Box], other: Iterable[Box]) -> tuple[Box, ...]:

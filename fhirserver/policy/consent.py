@@ -196,6 +196,8 @@ def _chain_boxes(chain: tuple[Conditions, ...]) -> tuple[Box, ...]:
     boxes = _boxes(types, limits[0] if limits else None)
     for limit in limits[1:]:
         boxes = meet_all(boxes, _boxes(types, limit))
+    if all(link.care is None and link.data is None for link in chain):
+        return boxes
     asked = [findings.during(link.care) for link in chain if link.care is not None]
     asked += [findings.among(link.data) for link in chain if link.data is not None]
     kinds = tuple(frozenset({finding}) for finding in asked)

@@ -31,7 +31,7 @@ from fhirserver.core.model import (
 )
 from fhirserver.core.plan import plan
 from fhirserver.policy.dossier import whole
-from fhirserver.policy.findings import Care, Finding, asked_of, read, unasked
+from fhirserver.policy.findings import Care, Finding, read, unasked
 from fhirserver.policy.grant import Grant
 from fhirserver.store.port import AuditLog, Ledger, Store
 
@@ -41,8 +41,7 @@ _replace = msgspec.structs.replace
 
 def discerning(store: Store, grant: Grant) -> Store:
     """The store as this grant needs it: itself, unless the grant asks for findings."""
-    asked = asked_of(grant.visible) | asked_of(grant.accompanying)
-    return Discerning(store, asked) if asked else store
+    return Discerning(store, grant.findings) if grant.findings else store
 
 
 class Discerning(Store):

@@ -81,9 +81,8 @@ def by_consents(
         opening = evaluate(given, organization=asker.organization, purpose=asker.purpose, now=now)
         return subject.within(opening.boxes)
 
-    told = [
-        f"Patient/{patient}: {'open' if opens(*directives) else 'closed'}; Consents that count: {_list(each.name for each in directives)}."
-    ]
+    state, names = "open" if opens(*directives) else "closed", _list(each.name for each in directives)
+    told = [f"Patient/{patient}: {state}; Consents that count: {names}."]
     for each in directives:
         if opens(each):
             closing = [other.name for other in directives if other is not each and not opens(each, other)]

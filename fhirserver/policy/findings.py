@@ -71,15 +71,15 @@ def asked(kinds: Kinds) -> Kinds:
     return tuple(one for one in kinds if any(kind.startswith(FINDING) for kind in one))
 
 
-def asked_of(visible: Visible) -> frozenset[str]:
-    """The findings that anything depends on."""
-    return frozenset(kind for clause in visible.clauses for one in asked(clause.kinds) for kind in one)
+def asked_of(several: Iterable[Kinds]) -> frozenset[str]:
+    """The findings that any of these asks for."""
+    return frozenset(kind for kinds in several if kinds for one in asked(kinds) for kind in one)
 
 
 @lru_cache(maxsize=1024)
 def unasked(visible: Visible) -> Visible:
     """The same without what depends on findings: what a store can evaluate, never less than ``visible``."""
-    if not asked_of(visible):
+    if not asked_of(clause.kinds for clause in visible.clauses):
         return visible
     return Visible(tuple(dict.fromkeys(map(_unasked, visible.clauses))))
 

@@ -45,6 +45,7 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True):
 
     ``visible`` decides; ``accompanying`` admits Binary and Device without a patient, but only where an admitted
     resource names them. ``patients``: whose chart may be opened (None: decided by each Patient's own facts).
+    ``findings``: what it asks of a resource beyond its facts (`policy.findings`).
     ``basis``: patient -> the Consents used. ``until``: when it must be evaluated again at the latest (milliseconds
     since 1970). ``widened_at``: patient -> when the caller's view of that patient last may have widened. ``digest`` is
     equal for grants that allow the same.
@@ -53,6 +54,7 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True):
     visible: Visible = Visible()
     accompanying: Visible = Visible()
     patients: frozenset[str] | None = frozenset()
+    findings: frozenset[str] = frozenset()
     basis: Mapping[str, tuple[str, ...]] = MappingProxyType({})
     until: int = 0
     widened_at: Mapping[str, int] = MappingProxyType({})
@@ -116,6 +118,7 @@ def consented_grant(
         visible=visible,
         accompanying=named,
         patients=frozenset(opened),
+        findings=findings.asked_of(box.kinds for box in joint),
         basis={patient: openings[patient].basis for patient in opened},
         until=min([principal.until, *(opening.boundary for opening in openings.values())]),
         widened_at={patient: max(widened.get(patient, 0), openings[patient].widened) for patient in opened},
@@ -198,11 +201,10 @@ def _directory(types: frozenset[str]) -> tuple[Clause, ...]:
 
 
 def _within(boxes: Iterable[Box], types: Types) -> tuple[Box, ...]:
-    replace = msgspec.structs.replace
     boxes = tuple(boxes)
-    limited = [replace(box, types=box.types & types.whole) for box in boxes]
+    limited = [Box(box.types & types.whole, box.without, box.having, box.kinds) for box in boxes]
     limited += [
-        replace(box, types=box.types & {part.type}, kinds=both_kinds(box.kinds, part.kinds))
+        Box(box.types & {part.type}, box.without, box.having, both_kinds(box.kinds, part.kinds))
         for part in types.parts
         for box in boxes
     ]
@@ -236,15 +238,15 @@ def _clauses(box: Box, owners: frozenset[str], actors: frozenset[str], organizat
     """One box as clauses: types that must name the organisation, and Persons (open if any linked Patient is), apart."""
     found = []
     plain, named, persons = box.types - actors - {"Person"}, box.types & actors, box.types & {"Person"}
+    of: dict[str, Any] = {"without": box.without, "having": box.having, "kinds": box.kinds}
     if plain:
         types, not_types = _shorter(plain)
-        found.append(Clause(types=types, not_types=not_types, owners=owners))
+        found.append(Clause(types=types, not_types=not_types, owners=owners, **of))
     if named:
-        found.append(Clause(types=named, party=organization, owners=owners))
+        found.append(Clause(types=named, party=organization, owners=owners, **of))
     if persons:
-        found.append(Clause(types=persons, any_owner=owners))
-    replace = msgspec.structs.replace
-    return [replace(clause, without=box.without, having=box.having, kinds=box.kinds) for clause in found]
+        found.append(Clause(types=persons, any_owner=owners, **of))
+    return found
 
 
 def _digest(caller: CallerClass, visible: Visible, accompanying: Visible) -> str:

@@ -97,7 +97,8 @@ class Scoped(Charts):
         record = current if version is None else await self._store.get(key, version)
         scoped = await self.about(owners_of(current) | owners_of(record) or {key.id})
         named = await scoped._named(key, current) if key.type in disclosure().through else None
-        if not (await scoped._lets_see(current, named) and await scoped._lets_see(record, named)) or record is None:
+        versions = (current,) if version is None else (current, record)
+        if record is None or not all([await scoped._lets_see(each, named) for each in versions]):
             raise await self._refusal(key, Kind.NOT_FOUND)
         if record.deleted:
             raise await self._refusal(key, Kind.GONE)
@@ -141,9 +142,8 @@ class Scoped(Charts):
         """Whether this grant admits the record, or that under which something names it lets it come along."""
         if record is None:
             return False
-        return self.admits(await self._told(record)) or (
-            named is not None and named._accompanies(await named._told(record))
-        )
+        own = await self._told(record) if self.grant.findings else record
+        return self.admits(own) or (named is not None and named._accompanies(await named._told(record)))
 
     async def _named(self, key: Key, record: Record | None) -> Scoped | None:
         """The grant under which an admitted resource names this one (a Binary, a Device without a patient): one of
