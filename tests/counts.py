@@ -8,6 +8,7 @@ On MongoDB each question is a round trip. There, unless for the proof, are run
 * `test_every_patient_has_a_person_whichever_way_it_came`: a quarter;
 * `test_no_request_whatever_makes_the_server_fail`: a quarter;
 * `test_the_server_answers_what_the_oracle_does`: a quarter;
+* `test_every_way_gives_what_the_naive_evaluation_lets_see`: one world of each way of deciding, not three;
 * `test_any_history_gives_what_the_model_gives`: a half;
 * `test_what_a_grant_narrows_to_is_exactly_what_it_admits`: a half;
 * `test_writers_in_several_processes_lose_nothing_and_all_make_progress`: 24 commits of each process, not 40;

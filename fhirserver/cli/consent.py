@@ -13,6 +13,7 @@ from fhirserver.cli.person import bare
 
 if TYPE_CHECKING:
     from fhirserver.app import Runtime
+    from fhirserver.policy.explain import Explanation
     from fhirserver.policy.gate import Scoped
 
 app = typer.Typer(help="Consents.", no_args_is_help=True)
@@ -76,6 +77,49 @@ def revoke(
 
     count = session.run(store, work)
     say(f"{_whose(person, patient)} closed to {org} ({count} Patient{'s' if count > 1 else ''}).")
+
+
+@app.command()
+def explain(
+    resource: Annotated[str, typer.Option("--resource", metavar="TYPE/ID", help="What is, or is not, shown.")],
+    org: Annotated[str, typer.Option("--org", metavar="ORG", help="The organisation that asks.")],
+    purpose: Annotated[str | None, typer.Option("--purpose", metavar="CODE", help="What it asks for (TREAT).")] = None,
+    as_: Annotated[str, typer.Option("--as", help="member or third-party.")] = "third-party",
+    scope: Annotated[
+        str | None, typer.Option("--scope", help="Its scopes; read and search of everything else.")
+    ] = None,
+    store: StoreUrl = None,
+    json: AsJson = False,
+) -> None:
+    """Tell why a resource is, or is not, shown to an organisation."""
+    from fhirserver.core.definitions import RESOURCE_TYPES
+    from fhirserver.core.model import MAX_TIME, Key
+    from fhirserver.policy.principal import CallerClass, Principal
+    from fhirserver.policy.scopes import Scopes
+
+    key = Key.parse(resource)
+    if key.type not in RESOURCE_TYPES or not key.id:
+        raise ValueError(f"{resource!r} names no resource; Observation/1 does.")
+    if as_ not in ("member", "third-party"):
+        raise ValueError("--as is member or third-party.")
+    usual = "patient/*.rs" if as_ == "third-party" else "system/*.rs"
+
+    async def work(runtime: Runtime) -> Explanation:
+        scoped = session.operator(runtime, "consent explain")
+        await session.known_organization(scoped, org)
+        asker = Principal(
+            subject="explain", organization=org, caller=CallerClass(as_), scopes=Scopes(scope or usual),
+            purpose=purpose, until=MAX_TIME,
+        )  # fmt: skip
+        return await runtime.gate.explain(key, asker, scoped)
+
+    found = session.run(store, work)
+    if json:
+        show_json({"shown": found.shown, "reasons": list(found.reasons)})
+        return
+    say(f"{key} is {'' if found.shown else 'not '}shown to {org}.")
+    for reason in found.reasons:
+        say(f"  {reason}")
 
 
 @app.command("list")

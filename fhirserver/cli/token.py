@@ -121,6 +121,6 @@ def _scope(text: str) -> str:
 
     contexts = ("patient", "user", "system")
     for word in text.split() or [text]:
-        if not any(Scopes(word).types(letter, contexts) for letter in "cruds"):
+        if not any(Scopes(word).allowed(letter, contexts).named for letter in "cruds"):
             raise ValueError(f"The scope {word!r} allows nothing here; patient/*.rs and system/Observation.r do.")
     return text

@@ -31,7 +31,7 @@ PATIENT = "Patient"
 """The type whose compartments are charts."""
 ORGANIZATION = "Organization"
 """The type whose resources are custodians and parties."""
-INDEX_VERSION = 4
+INDEX_VERSION = 5
 """Raised whenever `core.index` makes other entries of the same content; see `fingerprint`."""
 CARE_DATE = "clinical-date"
 """The id of the R4 search parameter that says which element is a resource's care date (17 types)."""
@@ -49,6 +49,8 @@ official_patient_compartment: Mapping[str, tuple[str, ...]]
 owner_paths: Mapping[str, tuple[str, ...]]
 """type -> parameter codes or compiled paths that name the patients a resource is about; a type that is not
 there is about every patient in whose compartment it stands."""
+kind_elements: Mapping[str, str]
+"""type -> the element whose codings are its kinds: what scopes may be limited by."""
 party_paths: Mapping[str, tuple[str, ...]]
 """type -> parameter codes or compiled paths whose Organizations may see a resource without being its custodian."""
 
@@ -160,6 +162,10 @@ class _Owners(msgspec.Struct):
     parties: dict[str, tuple[str, ...]]
 
 
+class _Kinds(msgspec.Struct):
+    kinds: dict[str, str]
+
+
 _INDEXED_BY = (
     "search.json",
     "us-core.json",
@@ -167,6 +173,7 @@ _INDEXED_BY = (
     "compartments.json",
     "owners.json",
     "directory.json",
+    "kinds.json",
     "ucum.json",
 )
 _T = TypeVar("_T")
@@ -282,6 +289,7 @@ _ATTRIBUTES: dict[str, Callable[[], object]] = {
     "patient_compartment": _chart,
     "official_patient_compartment": lambda: MappingProxyType(_load("compartments.json", _Compartments).official),
     "owner_paths": lambda: MappingProxyType(_load("owners.json", _Owners).owners),
+    "kind_elements": lambda: MappingProxyType(_load("kinds.json", _Kinds).kinds),
     "party_paths": lambda: MappingProxyType(_load("owners.json", _Owners).parties),
 }
 

@@ -17,10 +17,10 @@ from typing import Any
 from fhirserver.core import definitions
 from fhirserver.core.composites import take_composite
 from fhirserver.core.entries import Found
-from fhirserver.core.model import MAX_TIME, MIN_TIME, Index
+from fhirserver.core.model import FINDING, MAX_TIME, MIN_TIME, Index
 from fhirserver.core.plan import Branch, Plan, plan, plan_for
 from fhirserver.core.presence import codes, has_value
-from fhirserver.core.values import Target, local
+from fhirserver.core.values import Target, items, local, text_of
 
 _URLS = frozenset({"url", "valueUrl", "valueUri"})
 """Members that may name a Binary by its local url: Attachment.url, and url or uri values of extensions and inputs."""
@@ -59,6 +59,7 @@ def extract(resource: Mapping[str, Any]) -> Index:
         owners=_sorted(found.compartments if planned.owned_by_compartment else found.owners),
         parties=_sorted(found.parties),
         labels=_labels(resource),
+        kinds=_kinds(resource),
         references=_sorted({target.text for target in targets}),
         supports=_sorted({target.text for target in targets if target.type in definitions.SUPPORTING_TYPES}),
         care=_care(planned, found),
@@ -144,6 +145,30 @@ def _labels(resource: Mapping[str, Any]) -> tuple[str, ...]:
             system = coding.get("system")
             labels.add(f"{system if type(system) is str else ''}|{coding['code']}")
     return _sorted(labels)
+
+
+def _kinds(resource: Mapping[str, Any]) -> tuple[str, ...]:
+    """The codings of the element that says what kind of resource of its type it is."""
+    element = definitions.kind_elements.get(str(resource.get("resourceType")))
+    if element is None:
+        return ()
+    given = resource.get(element)
+    kinds: set[str] = set()
+    for concept in given if type(given) is list else [given]:
+        for coding in items(concept.get("coding")) if type(concept) is dict else ():
+            if type(coding) is dict and type(coding.get("code")) is str:
+                kinds |= {f"{text_of(coding, 'system')}|{coding['code']}", coding["code"]}
+    return _sorted({kind for kind in kinds if not kind.startswith(FINDING)})
+
+
+def care_of(resource: Mapping[str, Any]) -> tuple[int, int] | None:
+    """`Index.care` of a resource, for a tenth of the time of `extract`."""
+    planned = plan(str(resource.get("resourceType")))
+    if not planned.care:
+        return None
+    found = Found(resource)
+    _walk(resource, plan_for(planned.type, planned.care.partition("|")[2]).root.below, found)
+    return _care(planned, found)
 
 
 def _care(planned: Plan, found: Found) -> tuple[int, int] | None:

@@ -34,6 +34,8 @@ class Facts(msgspec.Struct, frozen=True, array_like=True):
 
     ``owners`` are the ids of the patients the resource is about, ``compartments`` those of the patients in
     whose chart it stands (a superset in spirit, not by rule). ``labels`` are ``system|code`` of `meta.security`.
+    ``kinds`` are the categories, of types that scopes may be limited by (`data/kinds.json`), in the forms of token
+    terms: ``system|code`` and ``code``. None begins with `FINDING`: what does has been added by a reader.
     """
 
     custodian: str
@@ -41,6 +43,7 @@ class Facts(msgspec.Struct, frozen=True, array_like=True):
     owners: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
     compartments: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:
@@ -50,7 +53,9 @@ class Facts(msgspec.Struct, frozen=True, array_like=True):
 
 @lru_cache(maxsize=4096)
 def _encode_facts(facts: Facts) -> str:
-    return msgspec.json.encode(facts).decode()
+    text = msgspec.json.encode(facts).decode()
+    # No kinds are left out: so it was written before there were any, and versions of then are still there.
+    return text if facts.kinds else text.removesuffix(",[]]") + "]"
 
 
 @lru_cache(maxsize=16384)
@@ -67,6 +72,7 @@ class Index(msgspec.Struct, frozen=True, kw_only=True):
       Binary), for the closure of `$everything`.
     * ``care``: the care period as (first, last) milliseconds since 1970, either end may be unbounded
       (`MIN_TIME`, `MAX_TIME`); None for undated resources.
+    * ``kinds``: as in `Facts`.
     * ``terms``: ``Type|param=value`` for exact search (tokens in the forms ``system|code``, ``|code`` for no
       system, and ``code`` alone for any; references as ``Type/id``; uris).
     * ``texts``: (``Type|param``, normalised string) for prefix search.
@@ -79,6 +85,7 @@ class Index(msgspec.Struct, frozen=True, kw_only=True):
     owners: tuple[str, ...] = ()
     parties: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
     references: tuple[str, ...] = ()
     supports: tuple[str, ...] = ()
     care: tuple[int, int] | None = None
@@ -93,6 +100,9 @@ MIN_TIME = -62_135_596_800_000
 """0001-01-01 in milliseconds since 1970: the open start of a period."""
 MAX_TIME = 253_402_300_799_999
 """The last millisecond of 9999: the open end of a period."""
+
+FINDING = "~"
+"""How those of `Facts.kinds` begin that do not come from the content (`policy.findings`); no store holds any."""
 
 REFERENCE_TERM = "*reference="
 """Prefix of the term by which a store finds what refers to a resource: ``*reference=Practitioner/1``."""
@@ -153,7 +163,8 @@ class Clause(msgspec.Struct, frozen=True, kw_only=True):
     ``party``: it is among the parties. ``owners``: the resource has owners, and all of them are in the set.
     ``any_owner``: at least one of its owners is in the set (a Person is open if one linked Patient is).
     ``unowned``: it has none. ``without``: it carries none of these labels. ``having``: it carries one of these.
-    An empty ``types``, ``owners`` or ``having`` set matches nothing.
+    ``kinds``: of each of these sets it has one.
+    An empty ``types``, ``owners`` or ``having`` set, or one among ``kinds``, matches nothing.
     """
 
     types: frozenset[str] | None = None
@@ -166,6 +177,7 @@ class Clause(msgspec.Struct, frozen=True, kw_only=True):
     unowned: bool = False
     without: frozenset[str] = frozenset()
     having: frozenset[str] | None = None
+    kinds: tuple[frozenset[str], ...] = ()
 
     def admits(self, type_: str, facts: Facts) -> bool:
         """Whether a resource of this type with these facts meets every condition."""
@@ -182,6 +194,7 @@ class Clause(msgspec.Struct, frozen=True, kw_only=True):
             and not (self.unowned and facts.owners)
             and self.without.isdisjoint(facts.labels)
             and (self.having is None or not self.having.isdisjoint(facts.labels))
+            and not any(one.isdisjoint(facts.kinds) for one in self.kinds)
         )
 
 

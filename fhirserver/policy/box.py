@@ -1,4 +1,5 @@
-"""What Consents open, as a small algebra: a box is a set of types and a condition on labels; a tuple is their union.
+"""What Consents open, as a small algebra: a box is a set of types and a condition on labels and kinds; a tuple of
+boxes is their union.
 
 Meeting, joining and subtracting stay inside this form, so whatever Consents say ends up as clauses that a store can
 evaluate. Where a result would not fit, it is made smaller, never larger.
@@ -10,20 +11,37 @@ from collections.abc import Iterable
 
 import msgspec
 
+Kinds = tuple[frozenset[str], ...]
+"""Of each of these sets one of a resource's kinds (`Facts.kinds`); in a fixed order, none within another."""
+
+
+def both_kinds(*several: Kinds) -> Kinds:
+    """What meets all of them."""
+    sets = {one for kinds in several for one in kinds}
+    return tuple(sorted((one for one in sets if not any(other < one for other in sets)), key=sorted))
+
+
+def are_within(kinds: Kinds, others: Kinds) -> bool:
+    """Whether whatever meets ``kinds`` meets the others, too (sufficient, not necessary)."""
+    return all(any(one <= other for one in kinds) for other in others)
+
 
 class Box(msgspec.Struct, frozen=True):
-    """Resources of one of ``types`` that carry none of the labels ``without`` and, if given, one of ``having``."""
+    """Resources of one of ``types`` that carry none of the labels ``without`` and, if given, one of ``having``, and
+    that are of these ``kinds``."""
 
     types: frozenset[str]
     without: frozenset[str] = frozenset()
     having: frozenset[str] | None = None
+    kinds: Kinds = ()
 
-    def holds(self, type_: str, labels: Iterable[str]) -> bool:
-        """Whether a resource of this type with these labels is in the box."""
+    def holds(self, type_: str, labels: Iterable[str], kinds: Iterable[str] = ()) -> bool:
+        """Whether a resource of this type with these labels and kinds is in the box."""
         return (
             type_ in self.types
             and self.without.isdisjoint(labels)
             and (self.having is None or not self.having.isdisjoint(labels))
+            and not any(one.isdisjoint(kinds) for one in self.kinds)
         )
 
     def covers(self, other: Box) -> bool:
@@ -32,14 +50,17 @@ class Box(msgspec.Struct, frozen=True):
             self.types >= other.types
             and self.without <= other.without
             and (self.having is None or (other.having is not None and self.having >= other.having))
+            and (not self.kinds or are_within(other.kinds, self.kinds))
         )
 
 
 class Region(msgspec.Struct, frozen=True):
-    """What a refusal covers: types (None: all) that carry one of the labels (None: whatever they carry)."""
+    """What a refusal covers: types (None: all) that carry one of the labels (None: whatever they carry) and are of none
+    of the kinds ``spared``."""
 
     types: frozenset[str] | None = None
     labels: frozenset[str] | None = None
+    spared: frozenset[str] = frozenset()
 
 
 def meet(one: Box, other: Box) -> Box | None:
@@ -55,7 +76,9 @@ def meet(one: Box, other: Box) -> Box | None:
         having = one.having & other.having
     if having is not None:
         having -= without
-    return None if not types or (having is not None and not having) else Box(types, without, having)
+    if not types or (having is not None and not having):
+        return None
+    return Box(types, without, having, both_kinds(one.kinds, other.kinds) if one.kinds or other.kinds else ())
 
 
 def meet_all(one: Iterable[Box], other: Iterable[Box]) -> tuple[Box, ...]:
@@ -71,12 +94,14 @@ def less(boxes: Iterable[Box], region: Region) -> tuple[Box, ...]:
         types = box.types if region.types is None else box.types & region.types
         outside = box.types - types
         if outside:
-            left.append(Box(outside, box.without, box.having))
+            left.append(Box(outside, box.without, box.having, box.kinds))
         if types and region.labels is not None:
             without = box.without | region.labels
             having = None if box.having is None else box.having - region.labels
             if having is None or having:
-                left.append(Box(types, without, having))
+                left.append(Box(types, without, having, box.kinds))
+        if types and region.spared:
+            left.append(Box(types, box.without, box.having, both_kinds(box.kinds, (region.spared,))))
     return tidy(left)
 
 

@@ -94,7 +94,7 @@ class Charts(Past, ABC):
         scoped = await self.about(linked or {anchor.id}, fresh=True)
         open_ = await scoped._openable(linked)
         patients = tuple(patient for patient in linked if patient in open_)
-        shown = record is not None and there and scoped.admits(record)
+        shown = record is not None and there and scoped.admits(await scoped._told(record))
         if record is None or not there or not (patients or (shown and self.principal.caller not in CLOSED)):
             deleted = record is not None and record.deleted and scoped.admits(record)
             raise await self._refusal(anchor, Kind.GONE if deleted else Kind.NOT_FOUND)

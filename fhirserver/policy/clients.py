@@ -128,7 +128,7 @@ def check(client: Client) -> None:
         raise ValueError("A client is registered as member or third-party.")
     for word in client.scope.split() or [client.scope]:
         scopes = Scopes(word)
-        if not any(scopes.types(letter, CONTEXTS[client.caller]) for letter in "cruds"):
+        if not any(scopes.allowed(letter, CONTEXTS[client.caller]).named for letter in "cruds"):
             raise ValueError(f"The scope {word!r} allows nothing to a {client.caller.value}; system/*.rs does.")
     if client.purpose is not None and not purposes().known(client.purpose):
         raise ValueError(f"{client.purpose!r} is no purpose of use that is known here; TREAT is.")

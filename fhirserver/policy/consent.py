@@ -6,9 +6,11 @@ combines the Directives of a patient for an organisation, a purpose and a moment
 * The root rule is ``provision.type``, else OPTIN/OPTOUT of ``policyRule``, else closed.
 * Any nested permit means: only those (within the root's own conditions). Nested denies subtract. A provision below
   that is not read: a permit that has one opens nothing, a deny that has one applies without its exceptions.
-* A permit must name the organisation as an actor. A condition that is not evaluated (dataPeriod, data, code, actions
-  other than access and disclose, modifier extensions, unknown members) makes a permit open nothing and a deny apply
-  as if the condition were not there.
+* ``dataPeriod``: a permit opens what is dated and whose care overlaps it; a deny covers that and whatever is undated.
+  ``data`` names the resources themselves (``instance``).
+* A permit must name the organisation as an actor. A condition that is not evaluated (code, data of another meaning,
+  actions other than access and disclose, modifier extensions, unknown members) makes a permit open nothing and a deny
+  apply as if the condition were not there.
 * Permits add up over projects (``policy.uri``). A root deny refuses: with a project, that project; without one,
   everything. A ``policyRule`` OPTOUT with nested permits is only their starting point and refuses nothing beyond; an
   explicit ``provision.type`` deny with nested permits refuses all that they do not open.
@@ -25,7 +27,8 @@ import msgspec
 from fhirserver.core.dates import interval
 from fhirserver.core.definitions import RESOURCE_TYPES
 from fhirserver.core.model import MAX_TIME, MIN_TIME
-from fhirserver.policy.box import Box, Region, less, meet_all, tidy
+from fhirserver.policy import findings
+from fhirserver.policy.box import Box, Region, both_kinds, less, meet_all, tidy
 from fhirserver.policy.vocabulary import disclosure, labels, purposes
 
 SCOPE_SYSTEM = "http://terminology.hl7.org/CodeSystem/consentscope"
@@ -37,16 +40,23 @@ _BASES = {"OPTIN": "permit", "OPTOUT": "deny"}
 _DISCLOSING = frozenset({"access", "disclose"})
 _ORGANIZATION = re.compile(r"Organization/([A-Za-z0-9\-.]{1,64})")
 _PROJECT = re.compile(r"(\S+?[/:]policy/project/[^/|?#\s]+)(?:[/|?#]\S*)?")
-_EVALUATED = frozenset({"id", "type", "period", "actor", "action", "securityLabel", "purpose", "class"})
+_EVALUATED = frozenset(
+    {"id", "type", "period", "actor", "action", "securityLabel", "purpose", "class", "dataPeriod", "data"}
+)
+_INSTANCE = re.compile(r"([A-Z][A-Za-z]+)/[A-Za-z0-9\-.]{1,64}", re.ASCII)
 
 
 class Conditions(msgspec.Struct, frozen=True):
-    """When one rule applies, and to what; None: no such condition. Times in milliseconds since 1970."""
+    """When one rule applies, and to what; None: no such condition. Times in milliseconds since 1970.
+
+    ``care``: the period of `dataPeriod`; ``data``: the resources (``Type/id``) of `data`."""
 
     actors: frozenset[str] | None = None
     purposes: frozenset[str] | None = None
     types: frozenset[str] | None = None
     labels: tuple[tuple[str, str], ...] | None = None
+    care: tuple[int, int] | None = None
+    data: frozenset[str] | None = None
     start: int = MIN_TIME
     end: int = MAX_TIME
 
@@ -176,7 +186,7 @@ def _meanings(purpose: str | None) -> frozenset[str]:
 
 
 def _chain_boxes(chain: tuple[Conditions, ...]) -> tuple[Box, ...]:
-    """The boxes of a permit: the types and the labels that every link which says any allows."""
+    """The boxes of a permit: the types, labels, dates and resources that every link which says any allows."""
     types: frozenset[str] | None = None
     for link in chain:
         if link.types is not None:
@@ -186,7 +196,12 @@ def _chain_boxes(chain: tuple[Conditions, ...]) -> tuple[Box, ...]:
     boxes = _boxes(types, limits[0] if limits else None)
     for limit in limits[1:]:
         boxes = meet_all(boxes, _boxes(types, limit))
-    return boxes
+    if all(link.care is None and link.data is None for link in chain):
+        return boxes
+    asked = [findings.during(link.care) for link in chain if link.care is not None]
+    asked += [findings.among(link.data) for link in chain if link.data is not None]
+    kinds = tuple(frozenset({finding}) for finding in asked)
+    return tuple(msgspec.structs.replace(box, kinds=both_kinds(box.kinds, kinds)) for box in boxes)
 
 
 def _boxes(types: frozenset[str], listed: tuple[tuple[str, str], ...] | None) -> tuple[Box, ...]:
@@ -211,18 +226,21 @@ def _boxes(types: frozenset[str], listed: tuple[tuple[str, str], ...] | None) ->
 
 
 def _region(conditions: Conditions) -> Region:
-    """What a deny with these types and labels covers."""
+    """What a deny with these types, labels, dates and resources covers."""
     known = labels()
+    spared = {findings.apart_from(conditions.care)} if conditions.care is not None else set()
+    if conditions.data is not None:
+        spared.add(findings.besides(conditions.data))
     covered: frozenset[str] | None = None
     if conditions.labels is not None:
         found: set[str] = set()
         for system, code in conditions.labels:
             spellings = known.by_code.get(code, frozenset())
             if spellings & known.normal:
-                return Region(conditions.types)
+                return Region(conditions.types, spared=frozenset(spared))
             found |= {f"{system}|{code}"} | (known.restricted if spellings & known.confidential else spellings)
         covered = frozenset(found)
-    return Region(conditions.types, covered)
+    return Region(conditions.types, covered, frozenset(spared))
 
 
 def _edges(directive: Directive) -> list[int]:
@@ -245,6 +263,8 @@ def _permit(provision: Mapping[str, Any], *, inner: bool = False) -> Conditions 
         return None
     try:
         start, end = _period(provision.get("period"))
+        care = _period(provision["dataPeriod"]) if "dataPeriod" in provision else None
+        data = _instances(provision)
     except ValueError:
         return None
     classes, reasons = _codings(provision, "class"), _codings(provision, "purpose")
@@ -254,6 +274,8 @@ def _permit(provision: Mapping[str, Any], *, inner: bool = False) -> Conditions 
         purposes=None if reasons is None else frozenset(code for system, code in reasons if _is_purpose(system)),
         types=None if classes is None else frozenset(code for system, code in classes if _is_type(system, code)),
         labels=_codings(provision, "securityLabel"),
+        care=care,
+        data=data,
         start=start,
         end=end,
     )
@@ -265,6 +287,14 @@ def _deny(provision: Mapping[str, Any]) -> Conditions:
         start, end = _period(provision.get("period"))
     except ValueError:
         start, end = MIN_TIME, MAX_TIME
+    try:
+        care = _period(provision["dataPeriod"]) if "dataPeriod" in provision else None
+    except ValueError:
+        care = None
+    try:
+        data = _instances(provision)
+    except ValueError:
+        data = None
     actors = _actors(provision)
     classes, reasons, marks = (_codings(provision, name) for name in ("class", "purpose", "securityLabel"))
     clear = reasons is not None and all(_is_purpose(system) and purposes().known(code) for system, code in reasons)
@@ -277,9 +307,29 @@ def _deny(provision: Mapping[str, Any]) -> Conditions:
         purposes=frozenset().union(*(purposes().meanings(code) for _, code in reasons)) if reasons and clear else None,
         types=frozenset(code for _, code in classes) if classes and plain else None,
         labels=marks if marks and all(code for _, code in marks) else None,
+        care=care,
+        data=data,
         start=start,
         end=end,
     )
+
+
+def _instances(provision: Mapping[str, Any]) -> frozenset[str] | None:
+    """The resources (``Type/id``) that `data` names; None where there is none. ValueError: not understood."""
+    if "data" not in provision:
+        return None
+    found: set[str] = set()
+    for each in map(_mapping, _items(provision, "data")):
+        reference = _mapping(each.get("reference")).get("reference")
+        match = _INSTANCE.fullmatch(reference) if isinstance(reference, str) else None
+        if each.get("meaning") != "instance" or match is None or match[1] not in RESOURCE_TYPES:
+            raise ValueError("data of a meaning, or by a reference, that is not evaluated")
+        if "modifierExtension" in each:
+            raise ValueError("data that something modifies")
+        found.add(match[0])
+    if not found:
+        raise ValueError("no data")
+    return frozenset(found)
 
 
 def _is_privacy(scope: object) -> bool:

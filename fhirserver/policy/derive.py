@@ -26,6 +26,7 @@ def facts_of(index: Index, *, custodian: str, parties: Iterable[str]) -> Facts:
         owners=index.owners,
         labels=index.labels,
         compartments=index.compartments,
+        kinds=index.kinds,
     )
 
 

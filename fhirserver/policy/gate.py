@@ -11,14 +11,19 @@ import asyncio
 from collections.abc import Callable, Collection
 from pathlib import Path
 
+import msgspec
+
 from fhirserver.core.errors import Fault, Kind
+from fhirserver.core.index import care_of
 from fhirserver.core.model import MAX_TIME, Key, parse_facts
 from fhirserver.policy.assertion import Assertions
 from fhirserver.policy.audit import Detail, Disclosure, Trail
 from fhirserver.policy.authorization import Authorization
-from fhirserver.policy.charts import Chart
+from fhirserver.policy.charts import Chart, owners_of
 from fhirserver.policy.clients import CLIENT, Client, Clients, stands
-from fhirserver.policy.dossier import POLICY_EPOCH, Dossiers
+from fhirserver.policy.discerning import discerning
+from fhirserver.policy.dossier import POLICY_EPOCH, Dossiers, whole
+from fhirserver.policy.explain import Explanation, Subject, by_consents, general
 from fhirserver.policy.following import resume
 from fhirserver.policy.grant import CONTEXTS, Grant, consented_grant, standing_grant
 from fhirserver.policy.indexing import Indexed
@@ -43,7 +48,7 @@ from fhirserver.policy.principal import (
 from fhirserver.policy.purge import Purge
 from fhirserver.policy.rates import Rates, Throttled, client_of
 from fhirserver.policy.scoped import SYSTEM, Scoped
-from fhirserver.policy.scopes import ALL
+from fhirserver.policy.scopes import ALL, Types
 from fhirserver.policy.throttle import Throttle
 from fhirserver.policy.upkeep import Upkeep
 from fhirserver.policy.wide import Wide
@@ -148,11 +153,11 @@ class Gate:
             await self._count(principal, interaction)
         contexts = CONTEXTS[principal.caller]
         needed, shown = _NEEDS.get(interaction, _OPERATION)
-        types = principal.scopes.types(shown, contexts)
-        usable = principal.scopes.types(needed, contexts) if needed else types
+        types = principal.scopes.allowed(shown, contexts)
+        usable = principal.scopes.allowed(needed, contexts).named if needed else types.named
         if interaction in ("transaction", "batch"):
             # Each entry is decided by itself; a scope for any of them will do here.
-            usable = usable.union(*(principal.scopes.types(letter, contexts) for letter in "cruds"))
+            usable = usable.union(*(principal.scopes.allowed(letter, contexts).named for letter in "cruds"))
         if not usable or (needed and type is not None and type not in usable):
             await self.trail(principal).deny(interaction, {"reason": "scope", "type": type or ""})
             raise Fault(Kind.FORBIDDEN, "The token's scopes do not allow this.")
@@ -187,7 +192,7 @@ class Gate:
         """The grant of system work: commands, ingest. It reads everything, writes as the custodian ``organization``,
         and is audited like any other."""
         principal = _system(subject, organization, purpose)
-        types = ALL.types("rs", CONTEXTS[CallerClass.OPERATOR])
+        types = ALL.allowed("rs", CONTEXTS[CallerClass.OPERATOR])
         grant = standing_grant(principal, types)
         return Scoped(self, self._store, principal, grant, interaction=SYSTEM, types=types, epoch=0)
 
@@ -232,6 +237,32 @@ class Gate:
         name = REVOKED + token_id
         while await self._store.ledger.get(name) is None:
             await self._store.ledger.put_if(name, b"1", stamp=None, expires=until + 60_000)
+
+    async def explain(self, key: Key, asker: Principal, operator: Scoped) -> Explanation:
+        """Why ``asker`` is or is not shown the resource by reading it; recorded in the operator's name.
+
+        Fault NOT_FOUND where there is none, FORBIDDEN for anyone but the operator."""
+        if operator.principal.caller is not CallerClass.OPERATOR:
+            raise Fault(Kind.FORBIDDEN, "Only the operator may do this.")
+        record = await self._store.get(key)
+        if record is None or record.deleted:
+            raise Fault(Kind.NOT_FOUND, f"{key} was not found.")
+        owners = sorted(owners_of(record))
+        trail = self.trail(operator.principal)
+        detail: Detail = {"resource": str(key), "for": asker.organization, "purpose": asker.purpose or ""}
+        await trail.append(trail.row("explain", "complete", patients=owners, detail=detail))
+        entry = await self._store.ledger.get(POLICY_EPOCH)
+        epoch = int(entry.value) if entry is not None else 0
+        types = asker.scopes.allowed("rs", CONTEXTS[asker.caller])
+        scoped = await self.scoped(asker, interaction="explain", types=types, epoch=epoch, patients=frozenset(owners))
+        care = care_of(msgspec.json.decode(await whole(self._store, record)))
+        subject = Subject(key, parse_facts(record.facts), care)
+        reasons = [*general(subject, asker, types)]
+        if asker.caller is CallerClass.THIRD_PARTY:
+            dossiers = await self._dossiers.about(owners, epoch)
+            for patient in owners:
+                reasons += by_consents(subject, patient, dossiers[patient].directives, asker, self.clock())
+        return Explanation(await scoped.would_see(record), tuple(reasons))
 
     async def ready(self) -> None:
         """Nothing while the store answers; Unavailable when it does not."""
@@ -287,7 +318,7 @@ class Gate:
         principal: Principal,
         *,
         interaction: str,
-        types: frozenset[str],
+        types: Types,
         epoch: int,
         patients: frozenset[str] | None = frozenset(),
         listed: bool = False,
@@ -297,17 +328,14 @@ class Gate:
         if patients is None and not listed and await self._dossiers.many(principal.organization, epoch):
             kind, patients = Wide, frozenset()
         grant = await self.grant(principal, types, patients, epoch)
-        return kind(
-            self, self._store, principal, grant, interaction=interaction, types=types, epoch=epoch, patients=patients
-        )
+        store = discerning(self._store, grant)
+        return kind(self, store, principal, grant, interaction=interaction, types=types, epoch=epoch, patients=patients)
 
     async def consenting(self, principal: Principal, patients: frozenset[str]) -> frozenset[str]:
         """Those of these patients with a Consent that names the caller's organisation, whatever it says."""
         return await self._dossiers.consenting(principal.organization, patients) if patients else patients
 
-    async def grant(
-        self, principal: Principal, types: frozenset[str], patients: frozenset[str] | None, epoch: int
-    ) -> Grant:
+    async def grant(self, principal: Principal, types: Types, patients: frozenset[str] | None, epoch: int) -> Grant:
         """The grant for these patients as of this epoch (None: for everyone whose Consents name the organisation)."""
         if principal.caller is not CallerClass.THIRD_PARTY or patients == frozenset():
             return standing_grant(principal, types)

@@ -11,14 +11,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from hashlib import blake2b
 from types import MappingProxyType
+from typing import Any
 
 import msgspec
 
 from fhirserver.core.definitions import DIRECTORY_TYPES, RESOURCE_TYPES
 from fhirserver.core.model import EVERYTHING, Clause, Facts, Visible
-from fhirserver.policy.box import Box, meet
+from fhirserver.policy import findings
+from fhirserver.policy.box import Box, both_kinds, meet
 from fhirserver.policy.consent import Opening
 from fhirserver.policy.principal import CallerClass, Principal
+from fhirserver.policy.scopes import Types
 from fhirserver.policy.vocabulary import disclosure
 
 MOST_BOXES = 128
@@ -42,6 +45,7 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True):
 
     ``visible`` decides; ``accompanying`` admits Binary and Device without a patient, but only where an admitted
     resource names them. ``patients``: whose chart may be opened (None: decided by each Patient's own facts).
+    ``findings``: what it asks of a resource beyond its facts (`policy.findings`).
     ``basis``: patient -> the Consents used. ``until``: when it must be evaluated again at the latest (milliseconds
     since 1970). ``widened_at``: patient -> when the caller's view of that patient last may have widened. ``digest`` is
     equal for grants that allow the same.
@@ -50,6 +54,7 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True):
     visible: Visible = Visible()
     accompanying: Visible = Visible()
     patients: frozenset[str] | None = frozenset()
+    findings: frozenset[str] = frozenset()
     basis: Mapping[str, tuple[str, ...]] = MappingProxyType({})
     until: int = 0
     widened_at: Mapping[str, int] = MappingProxyType({})
@@ -78,7 +83,7 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True):
         return frozenset(owners) if len(owners) <= most else None
 
 
-def standing_grant(principal: Principal, types: frozenset[str]) -> Grant:
+def standing_grant(principal: Principal, types: Types) -> Grant:
     """The Grant that needs no Consent: of operators, members and patients, and for third parties the directory.
 
     ``types``: what the scopes let see.
@@ -87,7 +92,7 @@ def standing_grant(principal: Principal, types: frozenset[str]) -> Grant:
 
 
 def consented_grant(
-    principal: Principal, types: frozenset[str], openings: Mapping[str, Opening], widened: Mapping[str, int]
+    principal: Principal, types: Types, openings: Mapping[str, Opening], widened: Mapping[str, int]
 ) -> Grant:
     """The Grant of a third party for these patients: patient -> what that patient's Consents open."""
     opened = {patient: _within(opening.boxes, types) for patient, opening in openings.items()}
@@ -98,13 +103,14 @@ def consented_grant(
             by_box.setdefault(box, set()).add(patient)
     joint = _joint(by_box)
     actors = disclosure().actors
-    clauses = [*_directory(types)]
+    clauses = [*_directory(types.whole)]
     for box, owners in joint.items():
         clauses += _clauses(box, frozenset(owners), actors, principal.organization)
+    through = types.whole & disclosure().through
     accompanying = [
-        Clause(types=through, unowned=True, without=box.without, having=box.having)
+        Clause(types=through, unowned=True, without=box.without, having=box.having, kinds=findings.asked(box.kinds))
         for box, owners in joint.items()
-        if (through := types & disclosure().through) and owners >= opened.keys()
+        if through and owners >= opened.keys()
     ]
     visible = Visible(tuple(dict.fromkeys(clauses)))
     named = Visible(tuple(dict.fromkeys(accompanying)))
@@ -112,6 +118,7 @@ def consented_grant(
         visible=visible,
         accompanying=named,
         patients=frozenset(opened),
+        findings=findings.asked_of(box.kinds for box in joint),
         basis={patient: openings[patient].basis for patient in opened},
         until=min([principal.until, *(opening.boundary for opening in openings.values())]),
         widened_at={patient: max(widened.get(patient, 0), openings[patient].widened) for patient in opened},
@@ -121,11 +128,11 @@ def consented_grant(
 
 
 @lru_cache(maxsize=1024)
-def reach(types: frozenset[str], organization: str) -> Visible:
+def reach(types: Types, organization: str) -> Visible:
     """What the Consents of any patients could open to a third party at most: what a store may leave out unasked."""
     actors, never = disclosure().actors, disclosure().never
-    plain, named = types - actors - never, types & actors
-    clauses = [*_directory(types)]
+    plain, named = types.whole - actors - never, types.whole & actors
+    clauses = [*_directory(types.whole), *_parts(types)]
     if plain:
         within, without = _shorter(plain)
         clauses.append(Clause(types=within, not_types=without))
@@ -135,26 +142,27 @@ def reach(types: frozenset[str], organization: str) -> Visible:
 
 
 @lru_cache(maxsize=1024)
-def _standing(caller: CallerClass, organization: str, patient: str | None, types: frozenset[str], until: int) -> Grant:
-    through = types & disclosure().through
+def _standing(caller: CallerClass, organization: str, patient: str | None, types: Types, until: int) -> Grant:
+    whole = types.whole
+    through = whole & disclosure().through
     accompanying = Visible((Clause(types=through, unowned=True),)) if through else Visible()
     patients: frozenset[str] | None = None
-    if not types:
+    if not types.named:
         visible = accompanying = Visible()
         patients = frozenset()
     elif caller is CallerClass.OPERATOR:
-        visible = EVERYTHING if types == RESOURCE_TYPES else Visible((Clause(types=types),))
+        visible = EVERYTHING if whole == RESOURCE_TYPES else Visible(_shares(types))
     elif caller is CallerClass.MEMBER:
-        visible = Visible((Clause(types=_limit(types), organization=organization), *_directory(types)))
+        visible = Visible((*_shares(types, organization=organization), *_directory(whole)))
     elif caller is CallerClass.PATIENT and patient is not None:
         own = frozenset({patient})
-        persons = types & {"Person"}
+        persons = whole & {"Person"}
         linked = (Clause(types=persons, any_owner=own),) if persons else ()
-        visible = Visible((Clause(types=_limit(types), owners=own), *linked, *_directory(types)))
+        visible = Visible((*_shares(types, owners=own), *linked, *_directory(whole)))
         patients = own
     else:
         # A third party, before its patients' Consents are looked at.
-        visible, accompanying, patients = Visible(_directory(types)), Visible(), frozenset()
+        visible, accompanying, patients = Visible(_directory(whole)), Visible(), frozenset()
     return Grant(
         visible=visible,
         accompanying=accompanying,
@@ -176,14 +184,30 @@ def _limit(types: frozenset[str]) -> frozenset[str] | None:
     return None if types == RESOURCE_TYPES else types
 
 
+def _shares(types: Types, **conditions: Any) -> tuple[Clause, ...]:
+    """What is of these types and meets the conditions."""
+    whole = (Clause(types=_limit(types.whole), **conditions),) if types.whole else ()
+    return (*whole, *_parts(types, **conditions))
+
+
+def _parts(types: Types, **conditions: Any) -> tuple[Clause, ...]:
+    return tuple(Clause(types=frozenset({part.type}), kinds=part.kinds, **conditions) for part in types.parts)
+
+
 def _directory(types: frozenset[str]) -> tuple[Clause, ...]:
     """The directory, as far as it is about nobody."""
     shared = types & DIRECTORY_TYPES
     return (Clause(types=shared, unowned=True),) if shared else ()
 
 
-def _within(boxes: Iterable[Box], types: frozenset[str]) -> tuple[Box, ...]:
-    limited = (Box(box.types & types, box.without, box.having) for box in boxes)
+def _within(boxes: Iterable[Box], types: Types) -> tuple[Box, ...]:
+    boxes = tuple(boxes)
+    limited = [Box(box.types & types.whole, box.without, box.having, box.kinds) for box in boxes]
+    limited += [
+        Box(box.types & {part.type}, box.without, box.having, both_kinds(box.kinds, part.kinds))
+        for part in types.parts
+        for box in boxes
+    ]
     return tuple(dict.fromkeys(box for box in limited if box.types))
 
 
@@ -214,13 +238,14 @@ def _clauses(box: Box, owners: frozenset[str], actors: frozenset[str], organizat
     """One box as clauses: types that must name the organisation, and Persons (open if any linked Patient is), apart."""
     found = []
     plain, named, persons = box.types - actors - {"Person"}, box.types & actors, box.types & {"Person"}
+    of: dict[str, Any] = {"without": box.without, "having": box.having, "kinds": box.kinds}
     if plain:
         types, not_types = _shorter(plain)
-        found.append(Clause(types=types, not_types=not_types, owners=owners, without=box.without, having=box.having))
+        found.append(Clause(types=types, not_types=not_types, owners=owners, **of))
     if named:
-        found.append(Clause(types=named, party=organization, owners=owners, without=box.without, having=box.having))
+        found.append(Clause(types=named, party=organization, owners=owners, **of))
     if persons:
-        found.append(Clause(types=persons, any_owner=owners, without=box.without, having=box.having))
+        found.append(Clause(types=persons, any_owner=owners, **of))
     return found
 
 
@@ -237,8 +262,10 @@ def _text_of_clause(clause: Clause) -> str:
 
 
 def _text_of_box(box: Box) -> str:
-    return " ".join(_text(value) for value in (box.types, box.without, box.having))
+    return " ".join(_text(value) for value in (box.types, box.without, box.having, box.kinds))
 
 
 def _text(value: object) -> str:
+    if isinstance(value, tuple):
+        return "(" + " ".join(map(_text, value)) + ")"
     return ",".join(sorted(value)) + ";" if isinstance(value, frozenset) else repr(value)

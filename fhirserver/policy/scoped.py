@@ -28,6 +28,7 @@ from fhirserver.policy.integrity import Checks
 from fhirserver.policy.items import CHANGED, Condition, Erase, Loaded, Put
 from fhirserver.policy.load import Loader
 from fhirserver.policy.principal import OPERATOR_ORGANIZATION, CallerClass, Principal
+from fhirserver.policy.scopes import Types
 from fhirserver.policy.view import MEMO, alarm
 from fhirserver.policy.vocabulary import disclosure
 from fhirserver.policy.write import Writer
@@ -65,7 +66,7 @@ class Scoped(Charts):
         grant: Grant,
         *,
         interaction: str,
-        types: frozenset[str],
+        types: Types,
         epoch: int,
         patients: frozenset[str] | None = frozenset(),
     ) -> None:
@@ -96,11 +97,8 @@ class Scoped(Charts):
         record = current if version is None else await self._store.get(key, version)
         scoped = await self.about(owners_of(current) | owners_of(record) or {key.id})
         named = await scoped._named(key, current) if key.type in disclosure().through else None
-        if (
-            current is None
-            or record is None
-            or not (all(scoped.admits(each) or (named and named._accompanies(each)) for each in (current, record)))
-        ):
+        versions = (current,) if version is None else (current, record)
+        if record is None or not all([await scoped._lets_see(each, named) for each in versions]):
             raise await self._refusal(key, Kind.NOT_FOUND)
         if record.deleted:
             raise await self._refusal(key, Kind.GONE)
@@ -108,6 +106,12 @@ class Scoped(Charts):
         if record.body is None:
             self._handed.add((record.type, record.id, record.version))
         return (await scoped._cut([record]))[0] if record.type == "Person" else record
+
+    async def would_see(self, record: Record) -> bool:
+        """Whether `read` would show this current record to the caller; nothing is recorded."""
+        scoped = await self.about(owners_of(record) or {record.id})
+        through = record.type in disclosure().through
+        return await scoped._lets_see(record, await scoped._named(record.key, record) if through else None)
 
     async def past(self, key: Key) -> Scoped:
         """The Scoped whose `history` is that of this resource; what has been deleted still has one.
@@ -117,7 +121,7 @@ class Scoped(Charts):
         current = await self._store.get(key)
         scoped = await self.about(owners_of(current) or {key.id})
         named = await scoped._named(key, current) if key.type in disclosure().through else None
-        if current is None or not (scoped.admits(current) or (named and named._accompanies(current))):
+        if not await scoped._lets_see(current, named):
             raise await self._refusal(key, Kind.NOT_FOUND)
         found = named or scoped
         if self.principal.caller is CallerClass.THIRD_PARTY:  # older versions may be about other patients
@@ -134,6 +138,13 @@ class Scoped(Charts):
                 self._handed.update((each.type, each.id, each.version) for each in records if each.body is None)
             yield records
 
+    async def _lets_see(self, record: Record | None, named: Scoped | None) -> bool:
+        """Whether this grant admits the record, or that under which something names it lets it come along."""
+        if record is None:
+            return False
+        own = await self._told(record) if self.grant.findings else record
+        return self.admits(own) or (named is not None and named._accompanies(await named._told(record)))
+
     async def _named(self, key: Key, record: Record | None) -> Scoped | None:
         """The grant under which an admitted resource names this one (a Binary, a Device without a patient): one of
         the same custodian, or any while it is the operator's. The store is asked also where there is no such record,
@@ -145,7 +156,7 @@ class Scoped(Charts):
         async for batch in self._store.scan(query):
             namers += [each for each in batch if shared or parse_facts(each.facts).custodian == custodian]
         scoped = await self.about(frozenset().union(*map(owners_of, namers)) or {key.id})
-        return scoped if any(scoped.admits(namer) for namer in namers) else None
+        return scoped if any(scoped.admits(namer) for namer in await scoped._all_told(namers)) else None
 
     async def _refusal(self, key: Key, kind: Kind) -> Fault:
         """The Fault for what the caller does not get; a refusal is recorded."""

@@ -16,6 +16,7 @@ from fhirserver.core.errors import Fault, Kind
 from fhirserver.core.model import CURRENT, EVERYTHING, REFERENCE_TERM, Key, Query, Record, parse_facts
 from fhirserver.policy import persons
 from fhirserver.policy.derive import THROUGH
+from fhirserver.policy.discerning import Discerning
 from fhirserver.policy.dossier import whole
 from fhirserver.policy.grant import Grant
 from fhirserver.policy.principal import CallerClass, Principal
@@ -50,6 +51,13 @@ class View:
     def limited(self) -> bool:
         """Whether the caller may get a part of a resource: of a Person the links that it may follow."""
         return self._limited
+
+    async def _told(self, record: Record) -> Record:
+        """A record that another view has read, with what this grant asks of it beyond its facts."""
+        return (await self._all_told([record]))[0]
+
+    async def _all_told(self, records: list[Record]) -> list[Record]:
+        return await self._store.told(records) if isinstance(self._store, Discerning) else records
 
     def admits(self, record: Record) -> bool:
         """Whether the grant lets this record be seen for itself."""

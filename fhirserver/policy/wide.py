@@ -69,7 +69,7 @@ class Wide(Scoped):
     async def _decided(self, records: list[Record], query: Query, left: int | None) -> list[Record]:
         """Of a batch, the first ``left`` that are admitted."""
         view = await self._view_of(records)
-        admitted = [record for record in records if view.admits(record)]
+        admitted = [record for record in await view._all_told(records) if view.admits(record)]
         shown = (await view._shown(admitted, query))[:left] if admitted else []
         if query.bodies:
             self._keep(view, shown)
@@ -126,7 +126,7 @@ class Wide(Scoped):
         query = msgspec.structs.replace(query, visible=visible, limit=None)
         async for records in self._store.history(query, batch):
             view = await self._view_of(records)
-            admitted = [record for record in records if view.admits(record)]
+            admitted = [record for record in await view._all_told(records) if view.admits(record)]
             hidden = await view._hidden_now(admitted)
             shown = [record for record in admitted if record.key not in hidden][:left]
             left = None if left is None else left - len(shown)

@@ -138,6 +138,7 @@ PATIENTS = ("p", "q", "r")
 TYPES = ("Observation", "Condition", "Unknown")
 ORGANIZATIONS = ("o1", "o2", "o3")
 LABELS = ("s|A", "s|B")
+CATEGORIES = ("c|lab", "lab", "c|vital")
 TERMS = ("t1", "t2", "t3", "t4")
 
 
@@ -160,7 +161,7 @@ def drafts(draw: st.DrawFn, keys: tuple[str, ...] = tuple(KEYS)) -> Draft:
     return draft(
         reference, *draw(some(PATIENTS)), text=draw(st.sampled_from("xyz")),
         custodian=draw(st.sampled_from(ORGANIZATIONS)), parties=draw(some(ORGANIZATIONS)),
-        owners=draw(some(PATIENTS)), labels=draw(some(LABELS)), terms=draw(some(TERMS)),
+        owners=draw(some(PATIENTS)), labels=draw(some(LABELS)), kinds=draw(some(CATEGORIES)), terms=draw(some(TERMS)),
         care=draw(st.none() | periods), if_version=if_version,
     )  # fmt: skip
 
@@ -181,9 +182,11 @@ clauses = st.builds(
     unowned=st.booleans(),
     without=some_set(LABELS),
     having=optional(some_set(LABELS)),
+    kinds=st.lists(some_set(CATEGORIES), max_size=2).map(tuple),
 )
 CLAUSE_FIELDS = {
     "types", "not_types", "organization", "custodian", "party", "owners", "any_owner", "unowned", "without", "having",
+    "kinds",
 }  # fmt: skip
 visibles = st.just(Visible((Clause(),))) | st.lists(clauses, max_size=3).map(lambda some: Visible(tuple(some)))
 criteria = st.one_of(
@@ -389,7 +392,8 @@ async def test_what_a_grant_narrows_to_is_exactly_what_it_admits(store: Store, r
     every = [
         draft(
             f"{kind}/{at}-{number}", *compartments, custodian=ORGANIZATIONS[at % 3],
-            parties=ORGANIZATIONS[: (at // 3) % 3], labels=LABELS[: at % 3], owners=compartments,
+            parties=ORGANIZATIONS[: (at // 3) % 3], labels=LABELS[: at % 3],
+            kinds=CATEGORIES[: at % 4], owners=compartments,
         )
         for kind in TYPES[:2]
         for number, compartments in enumerate([(), ("p",), ("p", "q"), ("q", "r")])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from fhirserver.core.model import Clause, Facts, Key, Query, Tally, Visible
+from fhirserver.core.model import Clause, Facts, HistoryQuery, Key, Query, Tally, Visible, parse_facts
 from fhirserver.store.port import Store
 from tests.contract.world import draft, found, gathered, names, referring, tombstone
 
@@ -174,3 +174,42 @@ async def test_changes_are_every_version_in_order(store: Store) -> None:
     assert versions == [("a", 1, False), ("b", 1, False), ("a", 2, False), ("a", 3, True)]
     await store.commit([draft(f"Patient/{at}") for at in range(600)])
     assert len(await gathered(store.changes(4))) == 600
+
+
+async def test_a_grant_by_kinds_wants_one_of_each_set(store: Store) -> None:
+    await store.commit([
+        draft("Observation/both", "p", kinds=("lab", "c|lab", "vital")),
+        draft("Observation/lab", "p", kinds=("c|lab", "lab")),
+        draft("Observation/vital", "p", kinds=("vital",)), draft("Observation/none", "p", labels=("lab",)),
+    ])  # fmt: skip
+    for kinds, ids in (
+        ((), ["both", "lab", "vital", "none"]), (({"lab"},), ["both", "lab"]),
+        (({"lab", "vital"},), ["both", "lab", "vital"]),
+        (({"lab"}, {"vital"}), ["both"]), ((set(),), []), (({"c|lab"}, set()), []), (({"c"},), []),
+    ):  # fmt: skip
+        visible = Visible((Clause(kinds=tuple(frozenset(one) for one in kinds)),))
+        assert [record.id for record in await found(store, Query(visible=visible))] == ids, kinds
+        assert await store.count(Query(visible=visible)) == len(ids)
+        told = [record.id async for records in store.history(HistoryQuery(visible=visible)) for record in records]
+        assert told == ids[::-1], kinds
+
+
+async def test_kinds_are_renewed_by_a_reindex_and_what_lacks_them_is_closed(store: Store) -> None:
+    (record,) = await store.commit([draft("Observation/1", "p")])
+    visible = Visible((Clause(kinds=(frozenset({"lab"}),)),))
+    assert await found(store, Query(visible=visible)) == []
+    fresh = draft("Observation/1", "p", kinds=("lab",))
+    await store.reindex([(record, fresh.facts, fresh.index)])
+    assert [one.facts for one in await found(store, Query(visible=visible))] == [fresh.facts.text]
+    await store.reindex([(record, draft("Observation/1", "p").facts, fresh.index)])
+    assert await found(store, Query(visible=visible)) == []
+    assert await store.count(Query(visible=visible)) == 0
+
+
+def test_facts_without_kinds_are_written_as_before_there_were_any() -> None:
+    text = '["org",["x"],["p"],[],[]]'
+    assert parse_facts(text) == Facts("org", ("x",), ("p",))
+    assert parse_facts(text).text == text
+    with_kinds = Facts("org", kinds=("lab",))
+    assert with_kinds.text == '["org",[],[],[],[],["lab"]]'
+    assert parse_facts(with_kinds.text) == with_kinds

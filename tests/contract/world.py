@@ -33,6 +33,7 @@ def draft(
     parties: tuple[str, ...] = (),
     owners: tuple[str, ...] | None = None,
     labels: tuple[str, ...] = (),
+    kinds: tuple[str, ...] = (),
     terms: tuple[str, ...] = (),
     references: tuple[str, ...] = (),
     supports: tuple[str, ...] = (),
@@ -43,7 +44,7 @@ def draft(
     """A small draft of ``Type/id`` in these compartments; its content differs with ``text``."""
     key = Key.parse(reference)
     held = tuple(sorted(compartments))
-    facts = Facts(custodian, parties, held if owners is None else owners, labels, held)
+    facts = Facts(custodian, parties, held if owners is None else owners, labels, held, kinds)
     index = Index() if deleted else Index(
         compartments=held, owners=facts.owners, labels=labels, terms=terms, references=references, supports=supports,
         care=care, texts=((f"{key.type}|text", text),), spans=((f"{key.type}|length", float(len(text)), 9.0),),

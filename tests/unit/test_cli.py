@@ -110,6 +110,9 @@ MISTAKES: tuple[tuple[tuple[str, ...], int, str], ...] = (
     (("consent", "grant", "--patient", "a", "--org", "operator", "--types", ""), 1, "--types"),
     (("consent", "grant", "--patient", "a", "--org", "operator", "--labels", ","), 1, "--labels"),
     (("consent", "grant", "--patient", "a", "--org", "operator", "--project", ""), 1, "--project"),
+    (("consent", "explain", "--resource", "Nothing/1", "--org", "operator"), 1, "Nothing/1"),
+    (("consent", "explain", "--resource", "Patient/1", "--org", "operator", "--as", "king"), 1, "--as"),
+    (("consent", "explain", "--resource", "Patient/1", "--org", "operator"), 1, "Patient/1"),
     (("consent", "revoke", "--person", "nobody", "--org", "operator"), 1, "nobody"),
     (("client", "add", "bulk", "--jwks", "nowhere.json"), 2, "--org"),
     (("client", "add", "bulk", "--org", "operator", "--jwks", "nowhere.json"), 1, "nowhere.json"),
@@ -366,7 +369,12 @@ def test_consents_are_granted_listed_and_revoked(run: Run) -> None:
     assert row["patient"] == "amara-northfield"
     assert row["organization"] == "carebridge"
     assert row["status"] == "active"
+    why = ("consent", "explain", "--resource", "Patient/amara-northfield", "--org", "carebridge", "--json")
+    assert json.loads(run(*why).stdout)["shown"] is True
     assert run("consent", "revoke", "--patient", "amara-northfield", "--org", "carebridge").returncode == 0
+    told = json.loads(run(*why).stdout)
+    assert told["shown"] is False
+    assert any(reason.endswith("does not open it; it refuses.") for reason in told["reasons"])
     rows = json.loads(run("consent", "list", "--json").stdout)
     assert [row["decision"] for row in rows if row["status"] == "active"] == ["deny"]
 

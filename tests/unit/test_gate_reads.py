@@ -43,7 +43,7 @@ async def test_scopes_narrow_every_class(w: World) -> None:
         ("patient", "system/*.rs"),
         ("patient", "user/*.rs"),
         ("third-party", "openid"),
-        ("third-party", "patient/Observation.rs?category=laboratory"),
+        ("third-party", "patient/Observation.rs?code=laboratory"),
     ],
 )
 async def test_scopes_that_do_not_fit_the_class_allow_nothing(w: World, caller: str, scope: str) -> None:

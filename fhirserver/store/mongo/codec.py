@@ -69,6 +69,7 @@ def fields(key: Key, facts: Facts, index: Index) -> Document:
         "compartments": list(facts.compartments),
         "home": home,
         **({"also": also} if also else {}),
+        **({"kinds": list(facts.kinds)} if facts.kinds else {}),
         "facts": facts.text,
         "supports": " ".join(index.supports),
         "care_lo": lo,

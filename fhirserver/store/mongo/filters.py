@@ -185,4 +185,5 @@ def _clause(clause: Clause, narrow: Narrow) -> Document:
         parts.append({"labels": {"$nin": sorted(clause.without)}})
     if clause.having is not None:
         parts.append({"labels": {"$in": sorted(clause.having)}})
+    parts += [{"kinds": {"$in": sorted(kinds)}} for kinds in clause.kinds]
     return {"$and": parts} if parts else {}

@@ -38,7 +38,7 @@ _VERSION = {
     **dict.fromkeys(("terms", "texts", "spans", "sorts", "present"), list),
 }  # fmt: skip
 _PAST = {**_VERSION, "key": str, "ended": int}
-_ACCESS = ("custodian", "parties", "owners", "labels", "compartments", "home", "also")
+_ACCESS = ("custodian", "parties", "owners", "labels", "compartments", "home", "also", "kinds")
 
 
 async def verify(database: Database, derive: Derive) -> AsyncIterator[str]:

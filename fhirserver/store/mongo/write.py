@@ -149,7 +149,7 @@ class Transaction:
             there = self._known[name]
             if there is None or there["seq"] != record.seq or record.deleted:
                 continue
-            kept = {field: value for field, value in there.items() if field != "also"}
+            kept = {field: value for field, value in there.items() if field not in ("also", "kinds")}
             self._known[name] = self._current[name] = {**kept, **fields(record.key, facts, index)}
             if with_native:
                 self._native[record.key] = document and native.stamped(

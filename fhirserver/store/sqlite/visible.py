@@ -90,7 +90,7 @@ _shared: WeakKeyDictionary[Texts, dict[tuple[Visible, str | None], Admission]] =
 """They end with the store's texts: ids of another store, or of a transaction, mean something else."""
 
 
-_PARTIES, _OWNERS, _LABELS = (f"json_each(f.text, '$[{at}]')" for at in (1, 2, 3))
+_PARTIES, _OWNERS, _LABELS, _KINDS = (f"json_each(f.text, '$[{at}]')" for at in (1, 2, 3, 5))
 _AMONG = "value IN (SELECT value FROM json_each(?))"
 
 
@@ -130,6 +130,8 @@ def _condition(connection: sqlite3.Connection, texts: Texts, clause: Clause, fac
         require(f"NOT EXISTS (SELECT 1 FROM {_LABELS} WHERE {_AMONG})", labels)
     if clause.having is not None:
         require(f"EXISTS (SELECT 1 FROM {_LABELS} WHERE {_AMONG})", _text_array(clause.having))
+    for kinds in clause.kinds:
+        require(f"EXISTS (SELECT 1 FROM {_KINDS} WHERE {_AMONG})", _text_array(kinds))
     return " AND ".join(parts), values
 
 
