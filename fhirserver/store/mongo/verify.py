@@ -22,6 +22,7 @@ from fhirserver.store.mongo.blobs import pieces
 from fhirserver.store.mongo.client import Database, Document, again, answering
 from fhirserver.store.mongo.codec import fields, record
 from fhirserver.store.mongo.schema import COUNTER
+from fhirserver.store.mongo.verifytrail import trail
 
 Derive = Callable[[Record, bytes], tuple[Facts, Index]]
 
@@ -48,6 +49,8 @@ async def verify(database: Database, derive: Derive) -> AsyncIterator[str]:
         yield "The commit counter is gone or damaged."
         return
     async for sentence in _commits(database, counter):
+        yield sentence
+    async for sentence in trail(database):
         yield sentence
     versions = _Versions(database, derive, int(counter["last"]), keeps_native=counter["native"])
     async for sentence in versions.check():
