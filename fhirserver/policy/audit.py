@@ -12,6 +12,7 @@ import logging
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextvars import ContextVar
 from types import TracebackType
 from typing import Self
 from urllib.parse import parse_qsl, quote
@@ -26,6 +27,9 @@ Detail = Mapping[str, str | int | bool | list[str]]
 
 MOST_NAMED = 1000
 """Patients named in one row; a row about more says so."""
+
+REQUEST: ContextVar[str] = ContextVar("request", default="")
+"""The X-Request-Id of the request that is being answered, if it is one."""
 
 _log = logging.getLogger("fhirserver.audit")
 _NAMES = re.compile(r"[.:]")
@@ -53,13 +57,16 @@ class Trail:
         who = self._principal
         named = sorted(set(patients))
         told: dict[str, str | int | bool | list[str]] = {"class": who.caller.value}
-        told |= {name: value for name, value in (("purpose", who.purpose), ("token", who.token_id)) if value}
+        known = (("purpose", who.purpose), ("token", who.token_id), ("request", REQUEST.get()))
+        told |= {name: value for name, value in known if value}
         told |= redact(detail or {}, self._pepper)
         if len(named) > MOST_NAMED:
             told["patients"] = len(named)
+        now = self._clock()
         return AuditRow(
-            id=os.urandom(16).hex(),
-            at=self._clock(),
+            # Ids that begin with the time stand together in an index of them.
+            id=(now.to_bytes(6, "big") + os.urandom(10)).hex(),
+            at=now,
             organization=who.organization,
             subject=who.subject,
             interaction=interaction,

@@ -147,7 +147,7 @@ MONGO: dict[str, tuple[Callable[[Database[Document]], object], str]] = {
     "the counter's head": (
         lambda db: db.store.update_one({"_id": "commits"}, {"$unset": {"trail": ""}}), "does not know the end",
     ),
-    "a damaged head": (lambda db: db.lines.update_one({}, {"$set": {"head": [1]}}), "head of a line of the audit trail"),
+    "a damaged head": (lambda db: db.lines.update_one({}, {"$set": {"head": [1]}}), "head of a line"),
     "a field more": (lambda db: db.audit.update_one(of(5), {"$set": {"note": "x"}}), "cannot be read, or has no link"),
 }  # fmt: skip
 
