@@ -12,7 +12,7 @@ import sys
 
 import typer
 
-from fhirserver.cli import bench, consent, demo, ingest, org, person, serve, token, upkeep
+from fhirserver.cli import audit, bench, consent, demo, ingest, org, person, serve, token, upkeep
 from fhirserver.core.errors import Fault
 
 app = typer.Typer(
@@ -31,6 +31,7 @@ app.add_typer(org.app, name="org")
 app.add_typer(person.app, name="person")
 app.command()(token.token)
 app.add_typer(consent.app, name="consent")
+app.add_typer(audit.app, name="audit")
 app.command()(upkeep.check)
 app.command()(upkeep.stats)
 app.command()(upkeep.reindex)

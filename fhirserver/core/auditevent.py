@@ -64,6 +64,7 @@ _KINDS = {
     "token": Kind(_LOGIN, "E", None),
     "import": Kind(_IMPORT, "C", None),
     "export": Kind(_EXPORT, "R", None),
+    "consent-list": Kind(_ACTIVITY, "R", None),
     "audit-list": Kind(_LOG_USED, "R", None),
     "audit-export": Kind(_LOG_USED, "R", None),
     "audit-retain": Kind(_LOG_USED, "D", None),

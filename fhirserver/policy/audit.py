@@ -116,7 +116,8 @@ class Disclosure:
         self._seen = seen
         self._used = used
         self._complete = False
-        self._intent = ""
+        self.intent = ""
+        """The id of the intent's row, once it is durable."""
 
     def complete(self) -> None:
         """The last resource has been handed over."""
@@ -126,7 +127,7 @@ class Disclosure:
         patients = self._patients or self._seen()
         row = self._trail.row(self._interaction, "intent", patients=patients, detail=self._detail)
         await self._trail.append(row)
-        self._intent = row.id
+        self.intent = row.id
         return self
 
     async def __aexit__(
@@ -139,7 +140,7 @@ class Disclosure:
             outcome,
             patients=self._patients.union(self._seen()),
             detail={"count": self.count, **({"consents": list(used)} if used else {})},
-            intent=self._intent,
+            intent=self.intent,
         )
         # The row is written whether or not this task is being cancelled, and its failure hides no other error.
         writing = asyncio.ensure_future(self._trail.follow(row))

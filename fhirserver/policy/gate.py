@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from fhirserver.core.errors import Fault, Kind
 from fhirserver.core.model import MAX_TIME, Key
+from fhirserver.policy.archive import Archive
 from fhirserver.policy.audit import Detail, Disclosure, Trail
 from fhirserver.policy.charts import Chart
 from fhirserver.policy.dossier import POLICY_EPOCH, Dossiers
@@ -137,6 +138,10 @@ class Gate:
     def upkeep(self, *, subject: str) -> Upkeep:
         """The store as a whole, for `check` and `reindex`."""
         return Upkeep(self._store, self.trail(_system(subject, OPERATOR_ORGANIZATION, "upkeep")))
+
+    def archive(self, *, subject: str) -> Archive:
+        """The audit trail as a whole, to hand it on and to drop what is too old."""
+        return Archive(self._store, self.trail(_system(subject, OPERATOR_ORGANIZATION, "upkeep")))
 
     async def issue(self, principal: Principal) -> str:
         """A signed token for ``principal``; its issuance is in the audit trail before it is handed out."""
