@@ -16,6 +16,7 @@ from fhirserver.core.model import AuditRow
 from fhirserver.core.trail import BEGIN, Entry, TrailQuery, canonical, event_of, link
 from fhirserver.store.sqlite.codec import understood
 from fhirserver.store.sqlite.committer import Committer, Job
+from fhirserver.store.sqlite.intern import insert_rows
 from fhirserver.store.sqlite.readers import Readers
 from fhirserver.store.sqlite.write import Transaction
 
@@ -77,15 +78,20 @@ def insert(transaction: Transaction, rows: Sequence[AuditRow]) -> None:
     """Append inside the writer's transaction."""
     if not rows:
         return
-    execute = transaction.connection.execute
     number, before = transaction.audit_head or _head(transaction.connection)
+    kept: list[tuple[object, ...]] = []
+    events: list[tuple[object, ...]] = []
+    patients: list[tuple[object, ...]] = []
     for row in rows:
         number, packed = number + 1, canonical(row)
         before = link(before, place_of(number), packed)
-        execute("INSERT INTO audit VALUES (?, ?, ?, ?, ?)", (number, row.at, row.organization, packed, before))
-        execute("INSERT INTO audit_events VALUES (?, ?)", (event_of(row), number))
-        for patient in set(row.patients):
-            execute("INSERT INTO audit_patients VALUES (?, ?, ?)", (patient, row.at, number))
+        kept.append((number, row.at, row.organization, packed, before))
+        events.append((event_of(row), number))
+        patients += [(patient, row.at, number) for patient in set(row.patients)]
+    # A statement that inserts them all gives the interpreter away once; see `schema`.
+    insert_rows(transaction.connection, "audit", 5, kept)
+    insert_rows(transaction.connection, "audit_events", 2, events)
+    insert_rows(transaction.connection, "audit_patients", 3, patients)
     transaction.audit_head = number, before
 
 
