@@ -14,7 +14,7 @@ import pytest
 from pymongo.database import Database
 
 from fhirserver.core.errors import Unavailable
-from fhirserver.core.model import AuditRow
+from fhirserver.core.model import AuditRow, Key
 from tests.contract.older import as_mongo_version_2, as_version_2
 from tests.contract.test_store_trail import row, told
 from tests.contract.world import START, Clock, draft, started
@@ -102,6 +102,21 @@ async def test_sqlite_refuses_to_change_or_drop_what_retention_has_not(tmp_path:
         for statement in ("DELETE FROM audit WHERE n = 1", "UPDATE audit SET at = 1"):
             with pytest.raises(sqlite3.IntegrityError, match="append-only"):
                 connection.execute(statement)
+
+
+async def test_what_cannot_be_written_to_the_trail_is_not_written_at_all(tmp_path: Path, clock: Clock) -> None:
+    url = f"sqlite:///{tmp_path}/store.db"
+    await fill(url, clock)
+    refuse = "CREATE TRIGGER refused BEFORE INSERT ON audit BEGIN SELECT RAISE(ABORT, 'no'); END"
+    with contextlib.closing(sqlite3.connect(tmp_path / "store.db")) as connection:
+        connection.execute(refuse)
+    async with started(url, clock) as store:
+        with pytest.raises(Unavailable):
+            await store.commit([draft("Observation/new")], audit=[row("x")])
+        with pytest.raises(Unavailable):
+            await store.audit.append([row("y")])
+        assert await store.get(Key("Observation", "new")) is None
+        assert await told(store) == []
 
 
 def of(number: int) -> Document:
