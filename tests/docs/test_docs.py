@@ -78,6 +78,8 @@ def test_every_command_and_option_explains_itself() -> None:
         "token",
         "consent",
         "audit",
+        "client",
+        "key",
         "check",
         "stats",
         "reindex",
