@@ -136,7 +136,9 @@ class Accounting:
         if who.caller is CallerClass.OPERATOR:
             return None
         if who.caller is CallerClass.PATIENT:
-            disclosed = kind_of(found.first.interaction).action in "RE" and found.last.outcome != "denied"
+            # An answer that held nothing, such as to HEAD, has disclosed nothing.
+            held = found.last.outcome != "complete" or found.last.detail.get("count") != 0
+            disclosed = held and kind_of(found.first.interaction).action in "RE" and found.last.outcome != "denied"
             return frozenset({who.patient or ""} & set(found.patients)) if disclosed else frozenset()
         if found.first.organization == who.organization:
             return None
