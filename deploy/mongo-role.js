@@ -2,7 +2,7 @@
 // The audit trail and the history can be added to and read; they can neither be changed nor removed.
 const database = "fhirserver";
 const appended = ["audit", "history", "commits"];
-const written = ["store", "current", "ledger", "blobs", "chunks", "servers"];
+const written = ["store", "current", "ledger", "lines", "blobs", "chunks", "servers"];
 const native = `
   Account ActivityDefinition AdverseEvent AllergyIntolerance Appointment AppointmentResponse AuditEvent Basic
   Binary BiologicallyDerivedProduct BodyStructure Bundle CapabilityStatement CarePlan CareTeam CatalogEntry

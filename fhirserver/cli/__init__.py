@@ -12,7 +12,7 @@ import sys
 
 import typer
 
-from fhirserver.cli import bench, client, consent, demo, ingest, key, org, person, purge, serve, token, upkeep
+from fhirserver.cli import audit, bench, client, consent, demo, ingest, key, org, person, purge, serve, token, upkeep
 from fhirserver.core.errors import Fault
 
 app = typer.Typer(
@@ -33,6 +33,7 @@ app.command()(token.token)
 app.add_typer(client.app, name="client")
 app.add_typer(key.app, name="key")
 app.add_typer(consent.app, name="consent")
+app.add_typer(audit.app, name="audit")
 app.command()(upkeep.check)
 app.command()(upkeep.stats)
 app.command()(upkeep.reindex)

@@ -143,8 +143,13 @@ def list_(
             patients = await patients_of(scoped, bare(person, "Person"))
         elif patient is not None:
             patients = (bare(patient, "Patient"),)
-        found = list_consents(scoped, patients=patients, organization=org)
-        return [_plain(record.id, resource, counts) async for record, resource, counts in found]
+        detail = {"type": "Consent", **({"org": org} if org else {})}
+        async with scoped.disclosure(interaction="consent-list", patients=patients, detail=detail) as note:
+            found = list_consents(scoped, patients=patients, organization=org)
+            rows = [_plain(record.id, resource, counts) async for record, resource, counts in found]
+            note.count = len(rows)
+            note.complete()
+        return rows
 
     rows = session.run(store, work)
     if json:

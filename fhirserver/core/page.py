@@ -33,7 +33,7 @@ class Page(msgspec.Struct, frozen=True, array_like=True):
     ``offset`` counts the entries before this page; ``at`` is None where the place is still to be found from it.
     ``as_of`` and ``time`` (milliseconds) are the snapshot, ``total`` the entries of the whole walk (None where the
     caller is not told). ``view`` is the digest of the grant, ``expires`` is in milliseconds since 1970. ``query``: the
-    parameters of a request whose links must not show them.
+    parameters of a request whose links must not show them. ``place``: of a walk through the audit trail, the last row.
     """
 
     as_of: int
@@ -44,6 +44,7 @@ class Page(msgspec.Struct, frozen=True, array_like=True):
     view: str
     expires: int
     query: str = ""
+    place: tuple[int, str] | None = None
 
 
 _DECODE = msgspec.json.Decoder(Page).decode

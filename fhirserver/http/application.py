@@ -25,6 +25,7 @@ from fhirserver.http.routes import ROUTES, Row
 from fhirserver.http.server import Server
 from fhirserver.http.stream import Aborted, Left
 from fhirserver.http.subset import asked
+from fhirserver.policy.audit import REQUEST
 
 WRITES = frozenset({"create", "update", "patch", "delete", "transaction"})
 
@@ -42,6 +43,7 @@ class Application:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = Exchange(scope, send, origins=self._server.cors_origins, tls=self._server.tls)
+        REQUEST.set(exchange.request_id)
         row: Row | None = None
         try:
             if scope["method"] == "OPTIONS":

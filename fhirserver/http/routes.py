@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from fhirserver.core.definitions import RESOURCE_TYPES
+from fhirserver.http.auditevent import read_event, search_events
 from fhirserver.http.binary import create_binary, read_binary, update_binary
 from fhirserver.http.create import create
 from fhirserver.http.definitions import definition, is_ours
@@ -107,6 +108,9 @@ ROUTES: tuple[Row, ...] = (
     Row(("GET",), FHIR_BASE + "/{type=Binary}/{id}", "read", read_binary),
     Row(("PUT",), FHIR_BASE + "/{type=Binary}/{id}", "update", update_binary),
     Row(("POST",), FHIR_BASE + "/{type=Binary}", "create", create_binary),
+    Row(("GET",), FHIR_BASE + "/{type=AuditEvent}/{id}", "read", read_event),
+    Row(("GET",), FHIR_BASE + "/{type=AuditEvent}", "search-type", search_events),
+    Row(("GET", "POST"), FHIR_BASE + "/{type=AuditEvent}/_search", "search-type", search_events),
     Row(("GET",), FHIR_BASE + "/{type}/{id}/_history/{version}", "vread", read),
     Row(("GET",), FHIR_BASE + "/{type}/{id}/_history", "history-instance", history_instance),
     Row(("GET",), FHIR_BASE + "/{type}/_history", "history-type", history_type),

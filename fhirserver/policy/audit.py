@@ -12,6 +12,7 @@ import logging
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextvars import ContextVar
 from types import TracebackType
 from typing import Self
 from urllib.parse import parse_qsl, quote
@@ -26,6 +27,9 @@ Detail = Mapping[str, str | int | bool | list[str]]
 
 MOST_NAMED = 1000
 """Patients named in one row; a row about more says so."""
+
+REQUEST: ContextVar[str] = ContextVar("request", default="")
+"""The X-Request-Id of the request that is being answered, if it is one."""
 
 _log = logging.getLogger("fhirserver.audit")
 _NAMES = re.compile(r"[.:]")
@@ -53,13 +57,16 @@ class Trail:
         who = self._principal
         named = sorted(set(patients))
         told: dict[str, str | int | bool | list[str]] = {"class": who.caller.value}
-        told |= {name: value for name, value in (("purpose", who.purpose), ("token", who.token_id)) if value}
+        known = (("purpose", who.purpose), ("token", who.token_id), ("request", REQUEST.get()))
+        told |= {name: value for name, value in known if value}
         told |= redact(detail or {}, self._pepper)
         if len(named) > MOST_NAMED:
             told["patients"] = len(named)
+        now = self._clock()
         return AuditRow(
-            id=os.urandom(16).hex(),
-            at=self._clock(),
+            # Ids that begin with the time stand together in an index of them.
+            id=(now.to_bytes(6, "big") + os.urandom(10)).hex(),
+            at=now,
             organization=who.organization,
             subject=who.subject,
             interaction=interaction,
@@ -109,7 +116,8 @@ class Disclosure:
         self._seen = seen
         self._used = used
         self._complete = False
-        self._intent = ""
+        self.intent = ""
+        """The id of the intent's row, once it is durable."""
 
     def complete(self) -> None:
         """The last resource has been handed over."""
@@ -119,7 +127,7 @@ class Disclosure:
         patients = self._patients or self._seen()
         row = self._trail.row(self._interaction, "intent", patients=patients, detail=self._detail)
         await self._trail.append(row)
-        self._intent = row.id
+        self.intent = row.id
         return self
 
     async def __aexit__(
@@ -132,7 +140,7 @@ class Disclosure:
             outcome,
             patients=self._patients.union(self._seen()),
             detail={"count": self.count, **({"consents": list(used)} if used else {})},
-            intent=self._intent,
+            intent=self.intent,
         )
         # The row is written whether or not this task is being cancelled, and its failure hides no other error.
         writing = asyncio.ensure_future(self._trail.follow(row))

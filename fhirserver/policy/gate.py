@@ -16,6 +16,7 @@ import msgspec
 from fhirserver.core.errors import Fault, Kind
 from fhirserver.core.index import care_of
 from fhirserver.core.model import MAX_TIME, Key, parse_facts
+from fhirserver.policy.archive import Archive
 from fhirserver.policy.assertion import Assertions
 from fhirserver.policy.audit import Detail, Disclosure, Trail
 from fhirserver.policy.authorization import Authorization
@@ -207,6 +208,10 @@ class Gate:
     def purge(self, *, subject: str) -> Purge:
         """The store for removing from it for good."""
         return Purge(self._store, self.trail(_system(subject, OPERATOR_ORGANIZATION, "erasure")))
+
+    def archive(self, *, subject: str) -> Archive:
+        """The audit trail as a whole, to hand it on and to drop what is too old."""
+        return Archive(self._store, self.trail(_system(subject, OPERATOR_ORGANIZATION, "upkeep")))
 
     async def issue(self, principal: Principal) -> str:
         """A signed token for ``principal``; its issuance is in the audit trail before it is handed out."""

@@ -21,6 +21,7 @@ from fhirserver.core.model import (
     Tally,
     parse_facts,
 )
+from fhirserver.policy.accounting import Accounting
 from fhirserver.policy.audit import Detail, Disclosure, Trail
 from fhirserver.policy.charts import CLOSED, Charts, owners_of
 from fhirserver.policy.grant import Grant
@@ -84,6 +85,8 @@ class Scoped(Charts):
         self._checks = Checks(store, gate.integrity, sees=self._may_know) if weighed else None
         self._seen: set[str] = set()
         self._fresh: frozenset[Key] = frozenset()
+        self._consents: dict[str, None] = {}
+        """The Consents under which single resources were read."""
 
     # -- reading one ---------------------------------------------------------------------------------------------
 
@@ -103,6 +106,8 @@ class Scoped(Charts):
         if record.deleted:
             raise await self._refusal(key, Kind.GONE)
         self._note([record.facts])
+        opened = named.grant if named and not scoped.admits(record) else scoped.grant
+        self._consents |= dict.fromkeys(opened.used(opened.basis))
         if record.body is None:
             self._handed.add((record.type, record.id, record.version))
         return (await scoped._cut([record]))[0] if record.type == "Person" else record
@@ -324,8 +329,9 @@ class Scoped(Charts):
     ) -> Disclosure:
         """The audited context of one answer; ``patients`` empty: those whose data was read."""
         told: Mapping[str, str | int | bool | list[str]] = detail or {}
-        if self.grant.basis:
-            told = {**told, "consents": list(islice(self.grant.used(self.grant.basis), MOST_TOLD))}
+        consents = self._consents | dict.fromkeys(self.grant.used(self.grant.basis))
+        if consents:
+            told = {**told, "consents": list(islice(consents, MOST_TOLD))}
         return Disclosure(
             self._trail,
             interaction=interaction,
@@ -346,6 +352,10 @@ class Scoped(Charts):
 
     def _patients_seen(self) -> frozenset[str]:
         return frozenset().union(*(parse_facts(text).owners for text in self._seen))
+
+    def accounting(self) -> Accounting:
+        """The audit trail as the caller may see it."""
+        return Accounting(self._store, self.principal)
 
     # -- writing -------------------------------------------------------------------------------------------------
 

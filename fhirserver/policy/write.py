@@ -36,6 +36,8 @@ WIDENED_MARGIN = 60_000
 """How far ahead (milliseconds) the deletion of a Consent is dated, so that no `_since` falls before its commit."""
 
 _KINDS_OF_UPDATE = frozenset({"patch", "$meta-add", "$meta-delete"})
+_TRIED = _KINDS_OF_UPDATE | {"create", "update", "delete"}
+"""What the audit trail names as tried; in a transaction, and of system work, it is told by what would become of it."""
 
 
 class Writer(Committing):
@@ -166,7 +168,7 @@ class Writer(Committing):
             refers_freely=self._operates,
         )
         if found is not None:
-            await self._refuse(item.key, found)
+            await self._refuse(item.key, found, "update" if known.live(item.key) else "create")
         must_stand_at(item.put.if_version, item.key, known.live(item.key))
 
     def _forbidden(self, item: Item, known: Known, together: Collection[Key]) -> Problem | None:
@@ -225,9 +227,10 @@ class Writer(Committing):
             return known.custodian(Key("Patient", self._principal.patient or "")) or self._organization
         return self._organization
 
-    async def _refuse(self, key: Key, found: Problem) -> None:
+    async def _refuse(self, key: Key, found: Problem, tried: str) -> None:
         kind, reason = found
-        await self._trail.deny("write", {"resource": str(key), "reason": kind.value})
+        asked = self._interaction if self._interaction in _TRIED else tried
+        await self._trail.deny(asked, {"resource": str(key), "reason": kind.value})
         # A plain Fault, not a Conflict: planning again would find the same.
         raise Fault(kind, f"{reason}." if reason.startswith(str(key)) else f"{key} {reason}.")
 
@@ -253,7 +256,7 @@ class Writer(Committing):
             holders = {facts.custodian, *(parse_facts(each.facts).custodian for each in concerned)}
             found = None if holders == {self._organization} else (Kind.FORBIDDEN, BELONGS)
         if found is not None:
-            await self._refuse(key, found)
+            await self._refuse(key, found, "delete")
         must_stand_at(erase.if_version, key, record)
         return record
 

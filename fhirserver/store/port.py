@@ -23,6 +23,7 @@ from fhirserver.core.model import (
     Record,
     Tally,
 )
+from fhirserver.core.trail import Entry, TrailQuery
 
 
 class Ledger(Protocol):
@@ -51,14 +52,27 @@ class Ledger(Protocol):
 
 
 class AuditLog(Protocol):
-    """Append-only rows; durable when `append` returns (concurrent appends share one flush)."""
+    """Append-only rows, each with a link to the one before (`core.trail`); durable when `append` returns (concurrent
+    appends share one flush)."""
 
     async def append(self, rows: Sequence[AuditRow]) -> None: ...
 
-    def scan(
-        self, *, organization: str | None = None, patient: str | None = None, since: int = 0
-    ) -> AsyncIterator[list[AuditRow]]:
-        """Rows in the order they were appended, in batches, each its own short read."""
+    def scan(self, *, since: int = 0) -> AsyncIterator[list[AuditRow]]:
+        """Rows with ``at`` >= ``since`` in the order they were appended, in batches, each its own short read."""
+
+    def entries(self, after: str = "", *, settled: bool = False) -> AsyncIterator[list[Entry]]:
+        """The same with their places and links, from behind the place ``after``. ``settled``: only as far as no row
+        can come any more before the last one given, so that whoever goes on from there misses none."""
+
+    async def find(self, query: TrailQuery) -> list[Entry]:
+        """The rows that a query is for, in the order of (time, place); read by index, whatever it names."""
+
+    async def events(self, ids: Sequence[str]) -> list[Entry]:
+        """All rows of these events (`core.trail.event_of`), in the order they were appended."""
+
+    async def drop(self, before: int) -> int:
+        """Drop the oldest rows, up to the first that is not from before this time (milliseconds since 1970); how
+        many. The link of the last one dropped is kept, so that the chain still verifies."""
 
 
 class Store(Protocol):
@@ -172,4 +186,5 @@ class Store(Protocol):
 
     def verify(self, derive: Callable[[Record, bytes], tuple[Facts, Index]]) -> AsyncIterator[str]:
         """One sentence per inconsistency: index entries against ``derive(record, body)``, versions without
-        a successor or gap, two current versions, unfinished commits, bodies whose chunks do not add up."""
+        a successor or gap, two current versions, unfinished commits, bodies whose chunks do not add up, rows of the
+        audit trail that do not fit the chain (changed, removed, put in) or are not found by their index."""

@@ -88,8 +88,5 @@ async def test_audit_rows_come_back_in_the_order_they_were_appended(store: Store
         return [int(one.id) async for rows in store.audit.scan(**wanted) for one in rows]  # type: ignore[arg-type]
 
     assert await ids() == list(range(1200))
-    assert await ids(organization="o1") == [1, 3, 5, 7, 9, 11]
-    assert await ids(patient="p0") == [0, 3, 6, 9]
-    assert await ids(patient="p0", organization="o1") == [3, 9]
     assert await ids(since=9_996) == [0, 1, 2, 3, 4]
-    assert [rows async for rows in store.audit.scan(patient="p0")] == [first[0:12:3]]
+    assert [rows async for rows in store.audit.scan(since=9_999)] == [first[:2]]

@@ -11,6 +11,7 @@ import pytest
 from pymongo.database import Database
 
 from fhirserver.core.model import AuditRow, Clause, HistoryQuery, Key, Query, Visible
+from fhirserver.core.trail import TrailQuery
 from fhirserver.store.port import Store
 from tests.contract.world import START, draft, found, gathered, started
 from tests.proxy import Proxy, proxied
@@ -189,8 +190,13 @@ OTHERS: dict[str, tuple[Callable[[Store], Awaitable[object]], Wanted]] = {
     "an entry": (lambda store: store.ledger.get("job/1"), {"ledger": {"_id_"}}),
     "entries": (lambda store: drained(store.ledger.scan("job/")), {"ledger": {"_id_"}}),
     "the trail": (lambda store: drained(store.audit.scan()), {"audit": {"_id_"}}),
-    "an organisation's": (lambda store: drained(store.audit.scan(organization="o")), {"audit": {"organization"}}),
-    "a patient's": (lambda store: drained(store.audit.scan(patient="p")), {"audit": {"patients"}}),
+    "an organisation's": (
+        lambda store: store.audit.find(TrailQuery(organization="o", since=5)),
+        {"audit": {"organization"}},
+    ),
+    "a patient's": (lambda store: store.audit.find(TrailQuery(patient="p", until=5)), {"audit": {"patients"}}),
+    "the newest of it": (lambda store: store.audit.find(TrailQuery(after=(5, "00"))), {"audit": {"at"}}),
+    "an event": (lambda store: store.audit.events(["x", "y"]), {"audit": {"event"}}),
     "the latest of it": (lambda store: drained(store.audit.scan(since=5)), {"audit": {"at", "_id_"}}),
     "a commit": (
         lambda store: store.commit([draft("Observation/1"), draft("Observation/new")]),

@@ -20,6 +20,7 @@ from fhirserver.store.sqlite import asked, plan, verify, write
 from fhirserver.store.sqlite.file import StoreFile
 from fhirserver.store.sqlite.readers import Readers
 from fhirserver.store.sqlite.schema import SCHEMA_VERSION, prepare
+from tests.contract.older import as_version_2
 from tests.contract.test_store_machine import StoreMachine, machine_settings
 from tests.contract.world import Clock, draft, found, tombstone
 
@@ -58,6 +59,7 @@ async def test_a_store_of_the_first_schema_version_is_brought_up(file: Path) -> 
         connection.execute("CREATE TABLE sorts(region, name, value, seq, PRIMARY KEY (region, name, value, seq))")
         connection.execute("DROP TABLE spans")
         connection.execute("CREATE TABLE spans(region, name, lo, hi, seq, PRIMARY KEY (region, name, lo, hi, seq))")
+        as_version_2(connection)
         connection.execute("PRAGMA user_version = 1")
     connection.close()
     store = open_store(f"sqlite:///{file}", clock=Clock())

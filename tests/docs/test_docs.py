@@ -77,6 +77,7 @@ def test_every_command_and_option_explains_itself() -> None:
         "person",
         "token",
         "consent",
+        "audit",
         "client",
         "key",
         "check",

@@ -33,6 +33,7 @@ IDS = {
     "Person": "p",
     "Patient": "p",
     "Observation": "o",
+    "AuditEvent": "none",
     "Binary": "b",
     "Group": "g",
     "Encounter": "e",

@@ -176,7 +176,7 @@ async def test_a_write_and_its_row_are_one_commit(w: World) -> None:
         await (await w.writer("south")).write([put(observation("y", "n"))])
     assert refused.value.kind is Kind.CONFLICT
     told = [(row.interaction, row.outcome, row.patients) for row in (await w.audit())[before:]]
-    assert told == [("create", "complete", ("n",)), ("delete", "complete", ("n",)), ("write", "denied", ())]
+    assert told == [("create", "complete", ("n",)), ("delete", "complete", ("n",)), ("create", "denied", ())]
 
 
 async def test_whose_data_was_read_is_told_where_the_caller_did_not_ask_for_a_patient(w: World) -> None:

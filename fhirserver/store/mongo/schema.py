@@ -17,10 +17,11 @@ from pymongo.errors import DuplicateKeyError, OperationFailure
 from fhirserver.core.errors import Unavailable
 from fhirserver.store.mongo.client import Database, again
 
-SCHEMA_VERSION = 2
-"""2: terms hold the keys of texts and spans (`keys`), and ``present``."""
-_OLDER = frozenset({1})
-"""Versions that are brought up: their index is stale, which a server tells, and everything else is the same."""
+SCHEMA_VERSION = 3
+"""2: terms hold the keys of texts and spans (`keys`), and ``present``. 3: rows of the audit trail have links, from the
+next row on, and are found by event and by time."""
+_OLDER = frozenset({1, 2})
+"""Versions that are brought up. The search index of version 1 is stale, which a server tells."""
 APPLICATION = "fhirserver"
 MARKER = "store"
 COUNTER = "commits"
@@ -34,6 +35,7 @@ _INDEXING_SECONDS = 86_400
 """An index over many millions of versions may take hours; the server builds it while others go on."""
 _log = logging.getLogger("fhirserver.store")
 _EXISTS = 48
+_UNAUTHORIZED = 13
 _CONFLICTS = frozenset({85, 86})  # IndexOptionsConflict, IndexKeySpecsConflict
 
 
@@ -63,14 +65,15 @@ INDEXES = (
     IndexOf("history", "ended", ("ended",), "the whole store's snapshot"),
     IndexOf("commits", "updated", ("updated", "_id"), "time -> seq for `_since`"),
     IndexOf("ledger", "expires", ("expires",), "what has expired is swept", partial="expires"),
-    IndexOf("audit", "organization", ("organization", "_id"), "an organisation's trail in order"),
-    IndexOf("audit", "patients", ("patients", "_id"), "who has seen a patient, in order"),
+    IndexOf("audit", "organization", ("organization", "at", "_id"), "an organisation's trail in order, and of a time"),
+    IndexOf("audit", "patients", ("patients", "at", "_id"), "who has seen a patient, in order, and at a time"),
+    IndexOf("audit", "event", ("event",), "an intent and its outcome"),
     IndexOf("audit", "at", ("at", "_id"), "the trail since a time; the latest time that was told to anybody"),
     IndexOf("blobs", "staged", ("staged",), "what killed processes have staged is swept", partial="staged"),
     IndexOf("chunks", "part", ("blob", "part"), "a body out of line, piece by piece", unique=True),
 )
 
-COLLECTIONS = ("store", "current", "history", "commits", "ledger", "audit", "blobs", "chunks", "servers")
+COLLECTIONS = ("store", "current", "history", "commits", "ledger", "audit", "lines", "blobs", "chunks", "servers")
 """Ours; native documents stand beside them in collections named after resource types, which begin with a capital."""
 
 
@@ -81,8 +84,7 @@ async def prepare(database: Database, *, native: bool) -> None:
     """
     marker = await _marker(database)
     if marker is not None and marker.get("schema") in _OLDER:
-        # What is new is in the index alone, which is stale for the server that opens it until it is made again.
-        await database.store.update_one({"_id": MARKER}, {"$set": {"schema": SCHEMA_VERSION}})
+        await _bring_up(database)
     elif marker is not None and marker.get("schema") != SCHEMA_VERSION:
         raise Unavailable(
             f"The store has schema version {marker.get('schema')}; this server knows version {SCHEMA_VERSION}. "
@@ -102,6 +104,29 @@ async def prepare(database: Database, *, native: bool) -> None:
                 await create_index(database, index)
         for sentence in foreign(collection, there):
             _log.warning("%s", sentence)
+
+
+async def _bring_up(database: Database) -> None:
+    """The audit trail of an older store: its indexes, its events, and where rows without links end."""
+    try:
+        there = await _indexes(database, "audit")
+        for index in wanted("audit"):
+            if index.name in there and not _fits(index, there[index.name]):
+                await database.audit.drop_index(index.name)
+            await create_index(database, index)
+        event = {"$set": {"event": {"$ifNull": ["$intent", "$id"]}}}
+        with timeout(_INDEXING_SECONDS):
+            await database.audit.update_many({"event": {"$exists": False}}, [event])
+    except OperationFailure as error:
+        if error.code != _UNAUTHORIZED:
+            raise
+        raise Unavailable(
+            "The audit trail must be brought up once by a MongoDB user who may update it: run `fhirserver check` with "
+            "such a user's URL, then start again."
+        ) from error
+    last = await database.audit.find_one({}, {"_id": 1}, sort=[("_id", -1)])
+    unlinked = last["_id"] if last else b""
+    await database.store.update_one({"_id": MARKER}, {"$set": {"schema": SCHEMA_VERSION, "unlinked": unlinked}})
 
 
 async def _marker(database: Database) -> Mapping[str, Any] | None:

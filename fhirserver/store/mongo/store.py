@@ -122,7 +122,7 @@ class MongoStore:
         presence = Presence(client, database)
         committer = Committer(presence, lambda session: self._begin(database, session))
         audit = MongoAudit(database, order)
-        sweeper = asyncio.create_task(_sweep(database, ledger, self._clock))
+        sweeper = asyncio.create_task(_sweep(database, ledger, audit, self._clock))
         current: Together[Document] = Together(lambda keys: read.present(database, keys))
         self._parts = _Parts(client, database, committer, ledger, audit, order, presence, current, sweeper)
 
@@ -226,7 +226,7 @@ class MongoStore:
 
         async def apply(transaction: Transaction, prepared: list[Prepared]) -> list[Record]:
             records = await transaction.commit(prepared, guards)
-            transaction.trail(parts.order.documents(audit))
+            transaction.trail(parts.order.documents(audit), audit)
             transaction.move(epochs)
             return records
 
@@ -343,7 +343,7 @@ class MongoStore:
 
         async def apply(transaction: Transaction, _: None) -> int:
             versions = await transaction.purge(kept)
-            transaction.trail(parts.order.documents(audit))
+            transaction.trail(parts.order.documents(audit), audit)
             transaction.move(epochs)
             return versions
 
@@ -362,12 +362,13 @@ class MongoStore:
             yield "The other versions cannot be read: a document is damaged."
 
 
-async def _sweep(database: Database, ledger: MongoLedger, clock: Callable[[], int]) -> None:
-    """Remove what has expired, and what killed processes have staged, now and then."""
+async def _sweep(database: Database, ledger: MongoLedger, audit: MongoAudit, clock: Callable[[], int]) -> None:
+    """Remove what has expired, and what killed processes have staged, now and then; tell how far the trail is."""
     while True:
         await asyncio.sleep(_SWEEP_SECONDS)
         try:
             await ledger.sweep()
             await blobs.sweep(database, now=clock())
+            await audit.tell()
         except Unavailable:
             continue

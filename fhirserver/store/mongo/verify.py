@@ -23,6 +23,7 @@ from fhirserver.store.mongo.client import Database, Document, again, answering
 from fhirserver.store.mongo.codec import fields, record
 from fhirserver.store.mongo.purge import removed
 from fhirserver.store.mongo.schema import COUNTER
+from fhirserver.store.mongo.verifytrail import trail
 from fhirserver.store.purged import ranges
 
 Derive = Callable[[Record, bytes], tuple[Facts, Index]]
@@ -50,6 +51,8 @@ async def verify(database: Database, derive: Derive) -> AsyncIterator[str]:
         yield "The commit counter is gone or damaged."
         return
     async for sentence in _commits(database, counter):
+        yield sentence
+    async for sentence in trail(database):
         yield sentence
     versions = _Versions(database, derive, int(counter["last"]), keeps_native=counter["native"])
     async for sentence in versions.check():

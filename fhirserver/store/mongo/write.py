@@ -13,11 +13,13 @@ from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.read_concern import ReadConcern
 
 from fhirserver.core.errors import Conflict, Unavailable
-from fhirserver.core.model import CURRENT, Facts, Guard, Index, Key, Record
+from fhirserver.core.model import CURRENT, AuditRow, Facts, Guard, Index, Key, Record
 from fhirserver.core.stamp import instant, render
+from fhirserver.core.trail import canonical
 from fhirserver.store.bodies import STAMP_PART, stamp_part
 from fhirserver.store.drafts import check_version
 from fhirserver.store.mongo import filters, native, purge, totals
+from fhirserver.store.mongo.audit import COMMITS, head_of, sealed
 from fhirserver.store.mongo.client import Database, Document
 from fhirserver.store.mongo.codec import Prepared, fields, native_of, superseded
 from fhirserver.store.mongo.ledger import increment
@@ -55,6 +57,8 @@ class Transaction:
         self._native: dict[Key, Document | None] = {}
         self._chunks: list[Document] = []
         self._audit: list[Document] = []
+        self._rows: list[bytes] = []
+        self._head = head_of(counter.get("trail"))
         self._epochs: Counter[str] = Counter()
         self.wrote = False
 
@@ -167,9 +171,10 @@ class Transaction:
         self.wrote = self.wrote or bool(versions)
         return versions
 
-    def trail(self, rows: Sequence[Document]) -> None:
-        """Audit rows that commit with the rest."""
-        self._audit += rows
+    def trail(self, documents: Sequence[Document], rows: Sequence[AuditRow]) -> None:
+        """Audit rows, as documents and as such, that commit with the rest."""
+        self._rows += [canonical(row) for row in rows]
+        self._audit += documents
         self.wrote = self.wrote or bool(rows)
 
     def move(self, epochs: Sequence[str]) -> None:
@@ -181,15 +186,17 @@ class Transaction:
         """Send everything and raise the counter."""
         await self._flush()
         session = self.session
+        numbers: Document = {"last": self.last, "updated": self.now}
+        trail: Document = {}
         if self._audit:
+            trail = {"trail": [*sealed(COMMITS, self._head, self._audit, self._rows)]}
             await self.database.audit.insert_many(self._audit, session=session)
         for name, by in self._epochs.items():
             await increment(self.database, name, by, now=self.now, session=session)
-        numbers = {"last": self.last, "updated": self.now}
         await self.database.commits.insert_one(
             {"_id": self.turn, "first": self.first, **numbers, "token": token}, session=session
         )
-        await self.database.store.update_one({"_id": COUNTER}, {"$set": numbers}, session=session)
+        await self.database.store.update_one({"_id": COUNTER}, {"$set": {**numbers, **trail}}, session=session)
 
     async def _flush(self) -> None:
         """Send the versions gathered so far; later reads of this transaction see them."""

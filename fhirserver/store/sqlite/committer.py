@@ -192,7 +192,7 @@ class Committer:
                 return
 
     def _apply(self, transaction: Transaction, job: Job[Any]) -> None:
-        mark, last = self._interner.mark(), transaction.last
+        mark, last, head = self._interner.mark(), transaction.last, transaction.audit_head
         self._connection.execute("SAVEPOINT job")
         try:
             job.result = job.apply(transaction, job.prepared)
@@ -201,7 +201,7 @@ class Committer:
                 raise
             self._connection.execute("ROLLBACK TO job")
             self._interner.rewind(mark)
-            transaction.last = last
+            transaction.last, transaction.audit_head = last, head
             job.error = _public(error)
         self._connection.execute("RELEASE job")
 

@@ -16,9 +16,13 @@ import os
 import sqlite3
 from contextlib import suppress
 
-from fhirserver.core.errors import Unavailable
+import msgspec
 
-SCHEMA_VERSION = 2
+from fhirserver.core.errors import Unavailable
+from fhirserver.core.model import AuditRow
+from fhirserver.core.trail import event_of
+
+SCHEMA_VERSION = 3
 _APPLICATION = 0x46484952  # "FHIR"; tells our file from another program's database
 PAGE_SIZE = 4096
 """Measured (tests/bench/store_probe.py): a commit of one resource changes some thirty pages, so small pages make it
@@ -49,9 +53,37 @@ CREATE TABLE spans(
 """
 """``width``: see `store.widths`."""
 
-_OLDER = {1: ("DROP TABLE sorts", "DROP TABLE spans", _SPANS)}
+_AUDIT = """
+CREATE INDEX audit_organization ON audit(organization, at, n);
+CREATE TABLE audit_patients(
+    patient TEXT NOT NULL, at INTEGER NOT NULL, n INTEGER NOT NULL, PRIMARY KEY (patient, at, n)) WITHOUT ROWID;
+-- The rows of one event: an intent and its outcome.
+CREATE TABLE audit_events(event TEXT NOT NULL, n INTEGER NOT NULL, PRIMARY KEY (event, n)) WITHOUT ROWID;
+-- The last row that retention has dropped, and its link: the chain goes on from it.
+CREATE TABLE audit_dropped(only INTEGER PRIMARY KEY CHECK (only = 1), n INTEGER NOT NULL, link BLOB);
+INSERT INTO audit_dropped VALUES (1, 0, NULL);
+CREATE TRIGGER audit_stays BEFORE DELETE ON audit WHEN OLD.n > (SELECT n FROM audit_dropped)
+BEGIN SELECT RAISE(ABORT, 'audit rows are append-only'); END;
+CREATE TRIGGER audit_stands BEFORE UPDATE ON audit BEGIN SELECT RAISE(ABORT, 'audit rows are append-only'); END;
+"""
+
+_OLDER = {
+    1: ("DROP TABLE sorts", "DROP TABLE spans", _SPANS),
+    2: (
+        "DROP TRIGGER audit_stays",
+        "DROP TRIGGER audit_stands",
+        "ALTER TABLE audit ADD COLUMN link BLOB",
+        "DROP INDEX audit_organization",
+        "ALTER TABLE audit_patients RENAME TO audit_patients_before",
+        _AUDIT,
+        "INSERT INTO audit_patients SELECT p.patient, a.at, a.n FROM audit_patients_before p JOIN audit a ON a.n = p.n",
+        "DROP TABLE audit_patients_before",
+        "INSERT INTO audit_events SELECT event_of(row), n FROM audit",
+    ),
+}
 """What leads from each older version to the one after it. Since version 2 sort keys are read from ``entries`` alone,
-and spans know their width; they come back with `reindex`, without which no server takes an older version's index."""
+and spans know their width; they come back with `reindex`, without which no server takes an older version's index.
+Since version 3 rows of the audit trail have links, from the next row on, and are found by event and by time."""
 
 _TABLES = f"""
 -- Interned texts; ids never change their text, so both sides may cache them once committed.
@@ -118,14 +150,10 @@ CREATE TABLE stamps(only INTEGER PRIMARY KEY CHECK (only = 1), last INTEGER NOT 
 INSERT INTO stamps VALUES (1, 0);
 
 CREATE TABLE audit(
-    n INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER NOT NULL, organization TEXT NOT NULL, row BLOB NOT NULL);
-CREATE INDEX audit_organization ON audit(organization, n);
+    n INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER NOT NULL, organization TEXT NOT NULL, row BLOB NOT NULL,
+    link BLOB);
 CREATE INDEX audit_at ON audit(at, n);
-CREATE TABLE audit_patients(
-    patient TEXT NOT NULL, n INTEGER NOT NULL, PRIMARY KEY (patient, n)) WITHOUT ROWID;
-CREATE TRIGGER audit_stays BEFORE DELETE ON audit BEGIN SELECT RAISE(ABORT, 'audit rows are append-only'); END;
-CREATE TRIGGER audit_stands BEFORE UPDATE ON audit BEGIN SELECT RAISE(ABORT, 'audit rows are append-only'); END;
-"""
+{_AUDIT}"""
 
 
 def connect(path: str, *, cache_mb: int, read_only: bool) -> sqlite3.Connection:
@@ -201,10 +229,16 @@ def _is_ours(connection: sqlite3.Connection) -> bool:
 
 def _bring_up(connection: sqlite3.Connection) -> None:
     version = connection.execute("PRAGMA user_version").fetchone()[0]
+    connection.create_function("event_of", 1, _event, deterministic=True)
     for number in range(version, SCHEMA_VERSION):
-        for statement in _OLDER[number]:
-            connection.execute(statement)
+        for statements in _OLDER[number]:
+            for statement in split(f"{statements};"):
+                connection.execute(statement)
     connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+def _event(row: bytes) -> str:
+    return event_of(msgspec.msgpack.decode(row, type=AuditRow))
 
 
 def _create(connection: sqlite3.Connection) -> None:

@@ -12,6 +12,7 @@ from fhirserver.store.sqlite.intern import Texts
 from fhirserver.store.sqlite.purge import removed
 from fhirserver.store.sqlite.read import entries_of, reading
 from fhirserver.store.sqlite.schema import REGION_BITS
+from fhirserver.store.sqlite.verifytrail import trail
 from fhirserver.store.sqlite.write import INDEX_TABLES, make_entries, term_numbers
 
 _SHOWN = 100
@@ -88,6 +89,7 @@ def structure(connection: sqlite3.Connection) -> list[str]:
                 found += [sentence.format(row[0]) for row in rows]
             found += _missing(connection)
             found += _index_rows(connection)
+            found += trail(connection)
     except sqlite3.Error as error:
         if not is_damage(error):
             raise

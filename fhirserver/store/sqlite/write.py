@@ -66,6 +66,8 @@ class Transaction:
         # true when the clock steps back between two runs of the server.
         told = connection.execute("SELECT max(at) FROM audit").fetchone()[0]
         self.now = max(now, mark.time, told or 0)
+        self.audit_head: tuple[int, bytes] | None = None
+        """Number and link of the last row of the audit trail, once they have been asked for."""
 
     def commit(self, drafts: Sequence[Prepared], guards: Sequence[Guard]) -> list[Record]:
         """Check everything, then store the drafts as new versions."""
