@@ -34,6 +34,7 @@ app.add_typer(consent.app, name="consent")
 app.command()(upkeep.check)
 app.command()(upkeep.stats)
 app.command()(upkeep.reindex)
+app.command()(upkeep.relabel)
 app.command()(bench.bench)
 
 

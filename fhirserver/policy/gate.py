@@ -22,6 +22,7 @@ from fhirserver.policy.integrity import Integrity
 from fhirserver.policy.items import ANY, CHANGED, Condition, Erase, Loaded, Put, must_stand_at
 from fhirserver.policy.journal import Journal
 from fhirserver.policy.keys import Keys
+from fhirserver.policy.labelled import Labelled
 from fhirserver.policy.persons import view_tag
 from fhirserver.policy.principal import (
     OPERATOR_ORGANIZATION,
@@ -102,6 +103,7 @@ class Gate:
         self._dossiers = Dossiers(store)
         self._journal = Journal(store)
         self._indexed = Indexed(store)
+        self._labelled = Labelled(store)
 
     async def admit(self, bearer: str | None, *, interaction: str, type: str | None = None) -> Scoped:
         """The store as the bearer of this token may see it.
@@ -163,7 +165,12 @@ class Gate:
         """Before anybody is admitted: finish what a server that was killed has left undone, and put the store's search
         parameters in force. Unavailable where the index was made under others, but for ``upkeep``."""
         await resume(self._store, self.clock())
+        await self._labelled.start(upkeep=upkeep)
         await self._indexed.start(upkeep=upkeep)
+
+    async def labelled(self) -> bool:
+        """Whether everything carries the labels that the server derives."""
+        return await self._labelled.complete()
 
     async def must_be_indexed(self) -> None:
         """Unavailable while the search index is being made again."""
@@ -182,6 +189,7 @@ class Gate:
         if revoked is not None or self.clock() >= principal.until:
             raise Fault(Kind.UNAUTHENTICATED, "A valid bearer token is needed.")
         now = int(epoch.value) if epoch is not None else 0
+        await self._labelled.look(now)
         await self._indexed.look(now)
         return now
 
@@ -214,6 +222,7 @@ class Gate:
         """The grant for these patients as of this epoch (None: for everyone whose Consents name the organisation)."""
         if principal.caller is not CallerClass.THIRD_PARTY or patients == frozenset():
             return standing_grant(principal, types)
+        self._labelled.must_be_complete()
         if patients is None:
             patients = await self._dossiers.consenting(principal.organization)
         dossiers = await self._dossiers.about(patients, epoch)

@@ -56,7 +56,7 @@ class Loader(Committing):
         self, items: Sequence[Item], persons: bool, trust: bool, *, careful: bool
     ) -> tuple[list[Loaded], Plan]:
         """What becomes of each item as the store stands. ``careful``: a guard has failed, so look for whom."""
-        known = await survey(self._store, items)
+        known = await survey(self._store, items, self._organization)
         rejected: dict[Key, str] = {}
         for item in items:
             reason = self._import_problem(item, known, trust)
