@@ -12,7 +12,9 @@ from starlette.responses import Response
 
 from fhirserver.core.errors import STATUS, Fault, Kind
 from fhirserver.core.model import Record
+from fhirserver.http.labels import NOTICE_HEADER
 from fhirserver.http.negotiation import FHIR_JSON, NDJSON, content_type
+from fhirserver.policy.gate import Scoped
 
 __all__ = [
     "FHIR_JSON",
@@ -24,6 +26,7 @@ __all__ = [
     "http_date",
     "json_answer",
     "not_modified",
+    "notices",
     "outcome",
     "refusal",
     "streamed_headers",
@@ -77,6 +80,12 @@ def refusal(fault: Fault) -> Response:
 def etag(record: Record, cut: str | None = None) -> str:
     """The weak entity tag; a view that was cut for the caller has a tag of its own."""
     return f'W/"{record.version}-{cut}"' if cut else f'W/"{record.version}"'
+
+
+def notices(scoped: Scoped, record: Record) -> dict[str, str]:
+    """The header with the prohibition of redisclosure, where it goes with this record."""
+    notice = scoped.notice(record)
+    return {NOTICE_HEADER: notice} if notice else {}
 
 
 def http_date(milliseconds: int) -> str:

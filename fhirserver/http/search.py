@@ -26,6 +26,7 @@ from fhirserver.core.stamp import instant
 from fhirserver.http.asking import Asked, asked_of
 from fhirserver.http.explain import explained
 from fhirserver.http.included import Included
+from fhirserver.http.labels import labelled, labels_of
 from fhirserver.http.paging import Paging
 from fhirserver.http.respond import streamed_headers
 from fhirserver.http.searchset import Entries, shape
@@ -93,7 +94,8 @@ async def answer(
         if page.next is not None:
             sealed = paging.seal(here, offset=here.offset + asked.count, at=page.next)
             links.append({"relation": "next", "url": asked.url(sealed)})
-        return b',"link":' + msgspec.json.encode(links)
+        meta = labelled(page.facts, bound=scoped.bound)
+        return b"," + msgspec.json.encode({"link": links, **meta})[1:-1]
 
     counted = {} if here.total is None else {"total": here.total}
     head = {"resourceType": "Bundle", "type": "searchset", "timestamp": instant(here.time), **counted}
@@ -127,6 +129,7 @@ class _Page:
 
     def __init__(self, scoped: Scoped, asked: Asked, matches: Matches, here: Page) -> None:
         self.next: Position | None = None
+        self.facts: set[str] = set()
         self._included = Included(scoped, asked.search.includes, as_of=here.as_of)
         self.entries = Entries(self._included)
         self._scoped, self._asked, self._matches, self._here = scoped, asked, matches, here
@@ -137,9 +140,11 @@ class _Page:
         read = self._in_order() if self._asked.search.order else self._as_written()
         async for records in read:
             await self._included.meet(records)
+            self.facts |= labels_of({record.facts for record in records})
             self.entries.sent += len(records)
             yield records
         async for records in self._included.batches():
+            self.facts |= labels_of({record.facts for record in records})
             self.entries.sent += len(records)
             yield records
 

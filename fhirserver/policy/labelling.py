@@ -23,7 +23,10 @@ ACT_CODE = "http://terminology.hl7.org/CodeSystem/v3-ActCode"
 PART2 = f"{ACT_CODE}|42CFRPart2"
 """The label of what a Part 2 program is custodian of (42 CFR 2.11)."""
 
-_PROGRAM_TERM = f"Organization|type={PROGRAM['system']}|{PROGRAM['code']}"
+FLAG = f"{PROGRAM['system']}|{PROGRAM['code']}"
+"""Among the labels of an Organization: it is a program. Nothing is restricted by it."""
+
+_PROGRAM_TERM = f"Organization|type={FLAG}"
 _LAST = ("Binary", "Provenance")
 _AT_ONCE = 500
 _LABELLED = "What it has to do with has just been labelled."
@@ -38,20 +41,20 @@ def own_labels(type_: str, index: Index, *, program: bool) -> tuple[str, ...]:
     if program and type_ not in DIRECTORY_TYPES:
         found.add(PART2)
     if type_ == ORGANIZATION and _PROGRAM_TERM in index.terms:
-        found.add(PART2)
+        found.add(FLAG)
     return tuple(sorted(found))
 
 
 def is_program(record: Record) -> bool:
     """Whether this Organization is a Part 2 program of this installation."""
     facts = parse_facts(record.facts)
-    return not record.deleted and PART2 in facts.labels and facts.custodian == OPERATOR_ORGANIZATION
+    return not record.deleted and FLAG in facts.labels and facts.custodian == OPERATOR_ORGANIZATION
 
 
 def no_programs(organizations: Iterable[str]) -> list[Guard]:
     """These organisations, taken for no programs, must still be none inside the commit."""
     keys = tuple(Key(ORGANIZATION, each) for each in sorted(organizations))
-    flagged = Visible((Clause(custodian=OPERATOR_ORGANIZATION, having=frozenset({PART2})),))
+    flagged = Visible((Clause(custodian=OPERATOR_ORGANIZATION, having=frozenset({FLAG})),))
     query = Query(keys=keys, visible=flagged, bodies=False)
     return [Guard(query, 0, "Its custodian has just become a Part 2 program.")] if keys else []
 

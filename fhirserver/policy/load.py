@@ -13,6 +13,7 @@ from fhirserver.policy.custody import INTRUDED, Known, members_of_others, proble
 from fhirserver.policy.derive import THROUGH
 from fhirserver.policy.dossier import COUNTS
 from fhirserver.policy.items import Item, Loaded, Put, ready, turns
+from fhirserver.policy.labelling import inheriting
 from fhirserver.policy.plan import Plan, add_persons, decide_facts
 from fhirserver.policy.principal import OPERATOR_ORGANIZATION
 
@@ -118,7 +119,7 @@ def _settle(plan: Plan, item: Item, facts: Facts, known: Known) -> _Change:
     trusted = item.key.type == "Consent" and COUNTS in before.parties and COUNTS not in facts.parties
     if record.digest == item.digest and (facts == before or trusted):
         return "unchanged"
-    if record.digest == item.digest and item.key.type in (*THROUGH, "Person"):
+    if record.digest == item.digest and item.key.type in (*THROUGH, *inheriting(), "Person"):
         # The same bytes, better understood now that what they refer to is here.
         plan.heal.append((record, facts, item.index))
         return "unchanged"

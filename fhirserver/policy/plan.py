@@ -17,7 +17,7 @@ from fhirserver.policy.derive import THROUGH, facts_of, facts_through, targets_o
 from fhirserver.policy.dossier import COUNTS, POLICY_EPOCH, whole
 from fhirserver.policy.items import ANY, Item
 from fhirserver.policy.labelling import (
-    PART2,
+    FLAG,
     inherited,
     inheriting,
     named_by,
@@ -102,8 +102,8 @@ class Plan:
         record = known.live(item.key)
         if facts.custodian not in known.programs:
             self.plain.add(facts.custodian)
-        flagged = item.key.type == ORGANIZATION and facts.custodian == OPERATOR_ORGANIZATION and PART2 in facts.labels
-        if flagged and (before is None or PART2 not in before.labels):
+        flagged = item.key.type == ORGANIZATION and facts.custodian == OPERATOR_ORGANIZATION and FLAG in facts.labels
+        if flagged and (before is None or FLAG not in before.labels):
             self.programs.add(item.key.id)
         gone = set(before.labels).difference(facts.labels) if before is not None else set()
         if gone:

@@ -28,6 +28,7 @@ from fhirserver.policy.integrity import Checks
 from fhirserver.policy.items import CHANGED, Condition, Erase, Loaded, Put
 from fhirserver.policy.load import Loader
 from fhirserver.policy.principal import OPERATOR_ORGANIZATION, CallerClass, Principal
+from fhirserver.policy.redisclosure import protected
 from fhirserver.policy.view import MEMO, alarm
 from fhirserver.policy.vocabulary import disclosure
 from fhirserver.policy.write import Writer
@@ -107,6 +108,9 @@ class Scoped(Charts):
         self._note([record.facts])
         if record.body is None:
             self._handed.add((record.type, record.id, record.version))
+        if self._bound and (protected(current.facts) or protected(record.facts)):
+            self._marked.add(key)
+            return (await scoped._mark(await scoped._cut([record]), {key}))[0]
         return (await scoped._cut([record]))[0] if record.type == "Person" else record
 
     async def past(self, key: Key) -> Scoped:
@@ -247,7 +251,7 @@ class Scoped(Charts):
                 pairs = {(record.type, record.facts) for record in records}
         if query.bodies:
             self._note([facts for _, facts in pairs])
-            if any(type_ == "Person" for type_, _ in pairs):
+            if any(type_ == "Person" or (self._bound and protected(facts)) for type_, facts in pairs):
                 records = await self._cut(records)
         return records
 

@@ -30,6 +30,7 @@ from fhirserver.policy.following import unmoved
 from fhirserver.policy.grant import CONTEXTS
 from fhirserver.policy.integrity import Checks
 from fhirserver.policy.items import ANY, CHANGED, Erase, Item, Put, must_stand_at, ready
+from fhirserver.policy.labelling import named_by
 from fhirserver.policy.plan import Plan, add_persons, decide_facts, supersede
 from fhirserver.policy.principal import CallerClass, Principal
 from fhirserver.policy.vocabulary import disclosure
@@ -146,6 +147,8 @@ class Writer(Committing):
         live = [record for record in records if not record.deleted]
         plan.drafts += [_tombstone(record.key, record) for record in live]
         plan.moved |= {record.key for record in live}
+        for record in live:
+            plan.moved |= named_by(record.type, record.supports.split())
         deleted = {record.id for record in live if record.type == "Patient"}
         owners = {
             owner for record in live if record.type == "Person" for owner in parse_facts(record.facts).owners
