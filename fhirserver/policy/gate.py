@@ -8,6 +8,8 @@ time (revocation and the policy epoch), so a change bites on every server at onc
 from __future__ import annotations
 
 import asyncio
+import logging
+import re
 from collections.abc import Callable
 
 from fhirserver.core.errors import Fault, Kind
@@ -25,6 +27,7 @@ from fhirserver.policy.keys import Keys
 from fhirserver.policy.labelled import Labelled
 from fhirserver.policy.persons import view_tag
 from fhirserver.policy.principal import (
+    BREAK_GLASS,
     OPERATOR_ORGANIZATION,
     Authenticator,
     CallerClass,
@@ -56,6 +59,9 @@ __all__ = [
     "must_stand_at",
     "view_tag",
 ]
+
+_log = logging.getLogger("fhirserver.policy")
+_REASON = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 REVOKED = "revoked/jti/"
 """Prefix of the ledger entries of revoked tokens; each expires with its token."""
@@ -116,6 +122,8 @@ class Gate:
         if principal.caller is CallerClass.OPERATOR and not self._operators:
             raise Fault(Kind.UNAUTHENTICATED, "A valid bearer token is needed.")
         epoch = await self.check(principal)
+        if principal.purpose == BREAK_GLASS:
+            await self._break_glass(principal, interaction)
         contexts = CONTEXTS[principal.caller]
         needed, shown = _NEEDS.get(interaction, _OPERATION)
         types = principal.scopes.types(shown, contexts)
@@ -127,6 +135,15 @@ class Gate:
             await self.trail(principal).deny(interaction, {"reason": "scope", "type": type or ""})
             raise Fault(Kind.FORBIDDEN, "The token's scopes do not allow this.")
         return await self.scoped(principal, interaction=interaction, types=types, epoch=epoch)
+
+    async def _break_glass(self, principal: Principal, interaction: str) -> None:
+        """An alarm in the log for each request of an emergency; the audit rows carry its purpose and token. Fault
+        FORBIDDEN for whoever has no glass to break: labels hide nothing from a member, Consents decide for others."""
+        if principal.caller is not CallerClass.MEMBER:
+            await self.trail(principal).deny(interaction, {"reason": "break-glass"})
+            raise Fault(Kind.FORBIDDEN, "The purpose BTG is for members alone.")
+        told = (principal.organization, principal.token_id, interaction)
+        _log.critical("break-glass: organisation %s, token %s, %s", *told)
 
     def system(self, *, subject: str, organization: str, purpose: str) -> Scoped:
         """The grant of system work: commands, ingest. It reads everything, writes as the custodian ``organization``,
@@ -140,12 +157,22 @@ class Gate:
         """The store as a whole, for `check` and `reindex`."""
         return Upkeep(self._store, self.trail(_system(subject, OPERATOR_ORGANIZATION, "upkeep")))
 
-    async def issue(self, principal: Principal) -> str:
-        """A signed token for ``principal``; its issuance is in the audit trail before it is handed out."""
+    async def issue(self, principal: Principal, *, reason: str = "") -> str:
+        """A signed token for ``principal``; its issuance is in the audit trail before it is handed out.
+
+        ``reason``: what an emergency (`BREAK_GLASS`) is known by, a number and never a text about somebody; it needs
+        one. ValueError for a token that is not issued.
+        """
+        if (principal.purpose == BREAK_GLASS) != bool(reason) or (reason and not _REASON.fullmatch(reason)):
+            told = "1 to 64 letters, digits, '.', '_' and '-', such as the number of an incident"
+            raise ValueError(f"A token for the purpose BTG, and no other, needs a reason: {told}.")
         token = issue_token(self._keys, principal, self.clock())
         issued = self._authenticator.authenticate(token, self.clock())
         trail = self.trail(issued)
         detail: Detail = {"scope": issued.scopes.text, "expires": issued.until, "patient": issued.patient or ""}
+        if reason:
+            detail = {**detail, "reason": reason}
+            _log.critical("break-glass: organisation %s gets token %s", issued.organization, issued.token_id)
         await trail.append(trail.row("token", "complete", detail=detail))
         return token
 
