@@ -138,8 +138,10 @@ def _named(resource: Mapping[str, Any], listed: Lists | None) -> tuple[set[Targe
             if kind is str:  # most are, and few of them are references
                 if name == "reference" or (name in _URLS and value.startswith("Binary/")):
                     found.add(local(value))
-                elif name == "code" and listed is not None and type(system := node.get("system")) is str:
-                    topics |= listed.topics_of(system, value)
+                elif name == "code" and listed is not None:
+                    said = listed.topics_of(node.get("system"), value)
+                    if said:
+                        topics |= said
             elif kind is dict or kind is list:
                 stack.append(value)
     found.discard(None)

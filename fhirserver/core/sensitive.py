@@ -18,6 +18,11 @@ import msgspec
 PROGRAM = {"system": "urn:fhirserver:program", "code": "42CFRPart2", "display": "42 CFR Part 2 program"}
 """`Organization.type` of a Part 2 program. It counts on Organizations that the operator keeps, and on no others."""
 
+_LAST = ("Binary", "Provenance")
+"""Types that are decided after all that inherit by reference, since they speak through others."""
+
+_NONE: frozenset[str] = frozenset()
+
 _MEMO = 50_000
 """Codes whose labels are remembered: nearly every coding of a chart has been seen before."""
 
@@ -66,14 +71,18 @@ class _Codes:
 
 class Lists:
     """The lists of one installation. ``version`` names those that it is made of; ``inherits`` and ``named_by`` are
-    the listed references along which labels are taken over."""
+    the listed references along which labels are taken over, ``later`` what is decided with such a type or after it."""
 
     def __init__(self, parts: tuple[_Lists, ...]) -> None:
         base = parts[0]
         self.version = "+".join(part.version for part in parts)
         self.also, self.excepted = frozenset(base.also), frozenset(base.except_)
         self.inherits = {type_: tuple(map(_steps, paths)) for type_, paths in base.inherits.items()}
+        self.order = tuple(self.inherits)
+        after = (*self.order, *_LAST)
+        self.later = {type_: frozenset(after[at:]) for at, type_ in enumerate(self.order)}
         self.named_by = {type_: frozenset(namers) for type_, namers in base.named_by.items()}
+        self.namers = frozenset[str]().union(*self.named_by.values())
         self.topics = frozenset(topic for part in parts for topic in part.topics)
         self.fingerprint = blake2b(msgspec.json.encode(parts, order="deterministic"), digest_size=16).hexdigest()
         self._systems: dict[str, _Codes] = {}
@@ -92,17 +101,21 @@ class Lists:
                         named[name].add(code, topic)
         self._known: dict[tuple[str, str], frozenset[str]] = {}
 
-    def topics_of(self, system: str, code: str) -> frozenset[str]:
+    def topics_of(self, system: object, code: str) -> frozenset[str]:
         """The topics that this code says: codes of v3-ActCode."""
+        if type(system) is not str:
+            return _NONE
+        known = self._known.get((system, code))
+        return self._look_up(system, code) if known is None else known
+
+    def _look_up(self, system: str, code: str) -> frozenset[str]:
         codes = self._systems.get(system)
         if codes is None:
-            return frozenset()
-        known = self._known.get((system, code))
-        if known is None:
-            if len(self._known) > _MEMO:
-                self._known.clear()
-            known = self._known[system, code] = codes.topics(code)
-        return known
+            return _NONE
+        if len(self._known) > _MEMO:
+            self._known.clear()
+        found = self._known[system, code] = codes.topics(code)
+        return found
 
 
 def lists_of(added: bytes | None = None) -> Lists:

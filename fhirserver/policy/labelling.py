@@ -27,7 +27,6 @@ FLAG = f"{PROGRAM['system']}|{PROGRAM['code']}"
 """Among the labels of an Organization: it is a program. Nothing is restricted by it."""
 
 _PROGRAM_TERM = f"Organization|type={FLAG}"
-_LAST = ("Binary", "Provenance")
 _AT_ONCE = 500
 _LABELLED = "What it has to do with has just been labelled."
 
@@ -64,7 +63,7 @@ def no_programs(organizations: Iterable[str]) -> list[Guard]:
 
 def inheriting() -> tuple[str, ...]:
     """The types that take labels over from what they refer to, in the order in which they are decided."""
-    return tuple(lists().inherits)
+    return lists().order
 
 
 def namers_of(type_: str) -> frozenset[str]:
@@ -74,7 +73,7 @@ def namers_of(type_: str) -> frozenset[str]:
 
 def gives_to_named() -> frozenset[str]:
     """The types that give their labels to what they name."""
-    return frozenset().union(*lists().named_by.values())
+    return lists().namers
 
 
 def named_by(type_: str, supports: Iterable[str]) -> set[Key]:
@@ -90,8 +89,7 @@ def sources_of(resource: Mapping[str, Any]) -> set[Key]:
     paths = lists().inherits.get(type_)
     if paths is None:
         return set()
-    order = (*lists().inherits, *_LAST)
-    later = order[order.index(type_) :]
+    later = lists().later[type_]
     found = {local(reference) for steps in paths for reference in references_at(resource, steps)}
     return {Key(target.type, target.id) for target in found if target is not None and target.type not in later}
 

@@ -108,11 +108,12 @@ class Plan:
         gone = set(before.labels).difference(facts.labels) if before is not None else set()
         if gone:
             self.unlabelled.append(" ".join([str(item.key), *sorted(gone)]))
-        for key in sources_of(item.resource):
-            about = known.facts(key)
-            if known.live(key) is None or about is None or not restricted(about):
-                self.clear.add(key)
-        if namers_of(item.key.type) and not any(restricted(parse_facts(each.facts)) for each in known.namers):
+        if item.key.type in inheriting():
+            for key in sources_of(item.resource):
+                about = known.facts(key)
+                if known.live(key) is None or about is None or not restricted(about):
+                    self.clear.add(key)
+        elif namers_of(item.key.type) and not any(restricted(parse_facts(each.facts)) for each in known.namers):
             self.held.append(unnamed(item.key))
         labelled = restricted(facts)
         if labelled and before is None:

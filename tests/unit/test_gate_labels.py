@@ -1,4 +1,4 @@
-"""Derived labels: from codes, from the program that keeps a resource, from what it refers to; and who may take one away."""
+"""Derived labels: from codes, from the program that keeps a resource, from what it refers to; who may take one away."""
 
 from __future__ import annotations
 
@@ -89,8 +89,12 @@ async def labels(here: World, reference: str) -> tuple[str, ...]:
     return parse_facts(record.facts).labels
 
 
+def quietly(_done: int, _total: int) -> None:
+    """Nobody listens."""
+
+
 async def relabel(here: World) -> tuple[int, int]:
-    return await here.gate.upkeep(subject="test").relabel(lambda done, total: None)
+    return await here.gate.upkeep(subject="test").relabel(quietly)
 
 
 async def sound(here: World) -> list[str]:
@@ -180,7 +184,7 @@ async def test_a_part_2_program_labels_all_that_it_holds_about_patients(tmp_path
         await (await here.writer("operator", "operator")).write([put(condition("c", "p", "I11"))])
         assert await labels(here, "Condition/c") == (PART2,)
         assert await sound(here) == []
-        await here.gate.upkeep(subject="test").reindex(lambda done, total: None)
+        await here.gate.upkeep(subject="test").reindex(quietly)
         assert await labels(here, "Condition/c") == (PART2,)
 
 
@@ -218,7 +222,9 @@ async def test_third_parties_wait_until_what_a_new_program_holds_is_labelled(tmp
         before = await here.store.get(Key("Condition", "c"))
         assert await relabel(here) == (5, 4)
         after = await here.store.get(Key("Condition", "c"))
-        assert before and after and (before.version, before.seq, before.body) == (after.version, after.seq, after.body)
+        assert before
+        assert after
+        assert (before.version, before.seq, before.body) == (after.version, after.seq, after.body)
         reader = await (await here.gate.admit(token, interaction="read")).about({"p"})
         assert await seen(reader, "Condition") == []
         assert await relabel(here) == (5, 0)
@@ -373,7 +379,7 @@ async def test_a_relabel_that_is_killed_goes_on_where_it_was(tmp_path: Path, add
         upkeep = here.gate.upkeep(subject="test")
         with pytest.raises(KeyboardInterrupt):
             await upkeep.relabel(killed)
-        done, changed = await upkeep.relabel(lambda done, total: None)
+        done, changed = await upkeep.relabel(quietly)
         assert done < 400
         assert changed < 200
         count = 0
