@@ -86,11 +86,15 @@ async def follow(store: Store, changed: Iterable[Key]) -> None:
 
 async def decide_again(store: Store, records: Sequence[Record]) -> list[Record]:
     """Decide the facts of these current versions anew, in place; those that have changed."""
-    decided = await decided_again(store, records)
-    changed = [(record, facts, index) for record, facts, index in decided if facts.text != record.facts]
+    changed = await changed_again(store, records)
     if changed:
         await store.reindex(changed)
     return [record for record, _, _ in changed]
+
+
+async def changed_again(store: Store, records: Sequence[Record]) -> list[tuple[Record, Facts, Index]]:
+    """Those of these current versions whose facts are others now, with them."""
+    return [each for each in await decided_again(store, records) if each[1].text != each[0].facts]
 
 
 async def decided_again(store: Store, records: Sequence[Record]) -> list[tuple[Record, Facts, Index]]:

@@ -155,7 +155,7 @@ class Gate:
 
     def upkeep(self, *, subject: str) -> Upkeep:
         """The store as a whole, for `check` and `reindex`."""
-        return Upkeep(self._store, self.trail(_system(subject, OPERATOR_ORGANIZATION, "upkeep")))
+        return Upkeep(self._store, self.trail(_system(subject, OPERATOR_ORGANIZATION, "upkeep")), self.clock)
 
     async def issue(self, principal: Principal, *, reason: str = "") -> str:
         """A signed token for ``principal``; its issuance is in the audit trail before it is handed out.

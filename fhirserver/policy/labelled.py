@@ -16,7 +16,7 @@ from fhirserver.core.definitions import ORGANIZATION
 from fhirserver.core.errors import Conflict, Unavailable
 from fhirserver.core.model import Clause, Query, Visible
 from fhirserver.core.sensitive import lists
-from fhirserver.policy.following import decide_again, follow
+from fhirserver.policy.following import changed_again, decide_again, following
 from fhirserver.store.port import Store
 
 STATE = "labels"
@@ -112,7 +112,7 @@ async def _restore(store: Store, before: State | None) -> None:
 
 
 async def relabel(
-    store: Store, tell: Callable[[], Awaitable[None]], progress: Callable[[int, int], None]
+    store: Store, tell: Callable[[], Awaitable[None]], progress: Callable[[int, int], None], clock: Callable[[], int]
 ) -> tuple[int, int]:
     """Decide the labels of every current resource again, in place; how many were looked at, and how many changed.
 
@@ -136,8 +136,10 @@ async def relabel(
         total = done + await store.count(query)
         standing = True
         async for batch in store.scan(query):
-            found = await decide_again(store, batch)
-            await follow(store, [record.key for record in found])
+            found = await changed_again(store, batch)
+            if found:  # announced: killed between the two, the next one would find nothing changed to be followed
+                async with following(store, {record.key for record, _, _ in found}, clock()):
+                    await store.reindex(found)
             done, changed = done + len(batch), changed + len(found)
             progress(done, max(total, done))
             standing = await mark.put(msgspec.structs.replace(state, after=batch[-1].seq))

@@ -23,8 +23,9 @@ from fhirserver.store.port import Store
 class Upkeep:
     """A store and the trail of whoever looks after it; made by the gate only."""
 
-    def __init__(self, store: Store, trail: Trail) -> None:
+    def __init__(self, store: Store, trail: Trail, clock: Callable[[], int]) -> None:
         self._store = store
+        self._clock = clock
         self._trail = trail
 
     def verify(self) -> AsyncIterator[str]:
@@ -41,7 +42,7 @@ class Upkeep:
         async def tell() -> None:
             await self._store.commit((), audit=(), epochs=(POLICY_EPOCH,))
 
-        done, changed = await relabel(self._store, tell, progress)
+        done, changed = await relabel(self._store, tell, progress, self._clock)
         detail: Detail = {"count": done, "changed": changed, "lists": lists().version}
         await self._trail.append(self._trail.row("relabel", "complete", detail=detail, intent=intent.id))
         return done, changed

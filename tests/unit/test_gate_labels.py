@@ -16,7 +16,9 @@ from fhirserver.policy.gate import Erase, Gate
 from fhirserver.policy.items import Put
 from fhirserver.policy.labelling import PART2
 from tests.admitted import KEYS, World, consent, content, marks, observation, patient, put, seen, status_of, world
+from tests.stores import every_kind
 
+kind = every_kind
 ACT = "http://terminology.hl7.org/CodeSystem/v3-ActCode"
 HIV, MH = f"{ACT}|HIV", f"{ACT}|MH"
 JSON = dict[str, Any]
@@ -104,8 +106,8 @@ async def sound(here: World) -> list[str]:
 # -- by codes
 
 
-async def test_a_code_labels_a_resource_by_every_door_and_leaves_its_bytes_alone(tmp_path: Path) -> None:
-    async with world(tmp_path) as here:
+async def test_a_code_labels_a_resource_by_every_door_and_leaves_its_bytes_alone(tmp_path: Path, kind: str) -> None:
+    async with world(tmp_path, kind) as here:
         await here.load("a", patient("p"), condition("loaded", "p"))
         member = await here.writer("a")
         [record] = await member.write([put(condition("written", "p"))])
@@ -115,8 +117,8 @@ async def test_a_code_labels_a_resource_by_every_door_and_leaves_its_bytes_alone
         assert await sound(here) == []
 
 
-async def test_third_parties_get_what_codes_restrict_only_under_a_permit(tmp_path: Path) -> None:
-    async with world(tmp_path) as here:
+async def test_third_parties_get_what_codes_restrict_only_under_a_permit(tmp_path: Path, kind: str) -> None:
+    async with world(tmp_path, kind) as here:
         await here.load("a", patient("p"), condition("hiv", "p"), condition("plain", "p", "I10"))
         await here.consent(consent("c", "p"))
         reader = await (await here.caller("third-party", "reader")).about({"p"})
@@ -126,8 +128,8 @@ async def test_third_parties_get_what_codes_restrict_only_under_a_permit(tmp_pat
         assert await seen(reader, "Condition") == ["Condition/hiv", "Condition/plain"]
 
 
-async def test_a_derived_label_is_put_back_and_goes_with_its_reason(tmp_path: Path) -> None:
-    async with world(tmp_path) as here:
+async def test_a_derived_label_is_put_back_and_goes_with_its_reason(tmp_path: Path, kind: str) -> None:
+    async with world(tmp_path, kind) as here:
         await here.load("a", patient("p"), condition("c", "p", meta={"security": marks("HIV")}))
         member = await here.writer("a")
         await member.write([put(condition("c", "p"))])
@@ -141,8 +143,8 @@ async def test_a_derived_label_is_put_back_and_goes_with_its_reason(tmp_path: Pa
 # -- who takes one away
 
 
-async def test_given_labels_are_removed_by_the_custodian_alone(tmp_path: Path) -> None:
-    async with world(tmp_path) as here:
+async def test_given_labels_are_removed_by_the_custodian_alone(tmp_path: Path, kind: str) -> None:
+    async with world(tmp_path, kind) as here:
         await here.load("a", patient("p"), observation("o", "p", "MH"))
         operator = await here.writer("operator", "operator")
         with pytest.raises(Fault, match="its custodian alone"):
@@ -157,9 +159,9 @@ async def test_given_labels_are_removed_by_the_custodian_alone(tmp_path: Path) -
         await operator.write([Erase(key=record.key)])
 
 
-async def test_what_was_derived_is_no_given_label(tmp_path: Path) -> None:
+async def test_what_was_derived_is_no_given_label(tmp_path: Path, kind: str) -> None:
     """An operator who corrects a code takes no label away."""
-    async with world(tmp_path) as here:
+    async with world(tmp_path, kind) as here:
         await here.load("a", patient("p"), condition("c", "p"))
         operator = await here.writer("operator", "operator")
         await operator.write([put(condition("c", "p", "I10"))])
@@ -169,8 +171,8 @@ async def test_what_was_derived_is_no_given_label(tmp_path: Path) -> None:
 # -- by the program
 
 
-async def test_a_part_2_program_labels_all_that_it_holds_about_patients(tmp_path: Path) -> None:
-    async with world(tmp_path) as here:
+async def test_a_part_2_program_labels_all_that_it_holds_about_patients(tmp_path: Path, kind: str) -> None:
+    async with world(tmp_path, kind) as here:
         await here.load("operator", program("rehab"), program("clinic", flagged=False))
         await here.load("rehab", patient("p"), condition("c", "p", "I10"), medication("m", None))
         await here.load("clinic", patient("q"), condition("d", "q", "I10"), condition("e", "q", "F11.20"))
@@ -188,8 +190,8 @@ async def test_a_part_2_program_labels_all_that_it_holds_about_patients(tmp_path
         assert await labels(here, "Condition/c") == (PART2,)
 
 
-async def test_third_parties_get_a_programs_data_only_under_a_permit_for_it(tmp_path: Path) -> None:
-    async with world(tmp_path) as here:
+async def test_third_parties_get_a_programs_data_only_under_a_permit_for_it(tmp_path: Path, kind: str) -> None:
+    async with world(tmp_path, kind) as here:
         await here.load("operator", program("rehab"))
         await here.load("rehab", patient("p"), condition("c", "p", "I10"))
         for permitted, expected in ((("N",), []), (("N", "SUD"), []), (("N", "42CFRPart2"), ["Condition/c"])):
@@ -198,14 +200,14 @@ async def test_third_parties_get_a_programs_data_only_under_a_permit_for_it(tmp_
             assert await seen(reader, "Condition") == expected
 
 
-async def test_only_an_organization_that_the_operator_keeps_is_a_program(tmp_path: Path) -> None:
-    async with world(tmp_path) as here:
+async def test_only_an_organization_that_the_operator_keeps_is_a_program(tmp_path: Path, kind: str) -> None:
+    async with world(tmp_path, kind) as here:
         await here.load("a", program("a"), patient("p"))
         assert await labels(here, "Patient/p") == ()
 
 
-async def test_third_parties_wait_until_what_a_new_program_holds_is_labelled(tmp_path: Path) -> None:
-    async with world(tmp_path) as here:
+async def test_third_parties_wait_until_what_a_new_program_holds_is_labelled(tmp_path: Path, kind: str) -> None:
+    async with world(tmp_path, kind) as here:
         await here.load("rehab", patient("p"), condition("c", "p", "I10"))
         await here.consent(consent("k", "p"))
         token = here.token("third-party", "reader")
@@ -230,14 +232,14 @@ async def test_third_parties_wait_until_what_a_new_program_holds_is_labelled(tmp
         assert await relabel(here) == (5, 0)
 
 
-async def test_a_new_program_without_data_keeps_nobody_waiting(tmp_path: Path) -> None:
-    async with world(tmp_path) as here:
+async def test_a_new_program_without_data_keeps_nobody_waiting(tmp_path: Path, kind: str) -> None:
+    async with world(tmp_path, kind) as here:
         await here.load("operator", program("rehab"))
         assert await here.gate.labelled()
 
 
-async def test_a_program_that_comes_between_the_look_and_the_commit_is_not_missed(tmp_path: Path) -> None:
-    async with world(tmp_path) as here:
+async def test_a_program_that_comes_between_the_look_and_the_commit_is_not_missed(tmp_path: Path, kind: str) -> None:
+    async with world(tmp_path, kind) as here:
         await here.load("rehab", patient("p"))
         member = await here.writer("rehab")
         commit, raced = here.store.commit, []
@@ -257,8 +259,8 @@ async def test_a_program_that_comes_between_the_look_and_the_commit_is_not_misse
 # -- by what it refers to
 
 
-async def test_a_report_takes_over_the_labels_of_its_results_whichever_comes_first(tmp_path: Path) -> None:
-    async with world(tmp_path) as here:
+async def test_a_report_takes_over_the_labels_of_its_results_whichever_comes_first(tmp_path: Path, kind: str) -> None:
+    async with world(tmp_path, kind) as here:
         await here.load("a", patient("p"), observation("plain", "p"), observation("marked", "p", "MH"))
         await here.load(
             "a", report("r1", "p", "plain"), report("r2", "p", "plain", "marked"), report("r3", "p", "later")
@@ -276,8 +278,8 @@ async def test_a_report_takes_over_the_labels_of_its_results_whichever_comes_fir
         assert await sound(here) == []
 
 
-async def test_a_request_takes_over_what_its_medication_says(tmp_path: Path) -> None:
-    async with world(tmp_path) as here:
+async def test_a_request_takes_over_what_its_medication_says(tmp_path: Path, kind: str) -> None:
+    async with world(tmp_path, kind) as here:
         await here.load("operator", medication("shared", "B20"), medication("plain", None))
         await here.load("a", patient("p"), request("r", "p", "shared"), request("s", "p", "plain"))
         assert await labels(here, "MedicationRequest/r") == (HIV,)
@@ -285,15 +287,15 @@ async def test_a_request_takes_over_what_its_medication_says(tmp_path: Path) -> 
         assert await labels(here, "MedicationRequest/s") == (MH,)
 
 
-async def test_labels_of_another_custodians_patients_are_not_learned_by_referring_to_them(tmp_path: Path) -> None:
-    async with world(tmp_path) as here:
+async def test_another_custodians_labels_are_not_learned_by_reference(tmp_path: Path, kind: str) -> None:
+    async with world(tmp_path, kind) as here:
         await here.load("a", patient("p"), observation("secret", "p", "HIV"))
         await here.load("b", patient("q"), report("r", "q", "secret"))
         assert await labels(here, "DiagnosticReport/r") == ()
 
 
-async def test_a_binary_takes_over_the_labels_of_what_names_it(tmp_path: Path) -> None:
-    async with world(tmp_path) as here:
+async def test_a_binary_takes_over_the_labels_of_what_names_it(tmp_path: Path, kind: str) -> None:
+    async with world(tmp_path, kind) as here:
         await here.load("a", patient("p"), binary("x"), binary("y"), document("d", "p", "x", "MH"))
         await here.load("a", document("e", "p", "z", "HIV"))
         await here.load("a", binary("z"))
@@ -314,9 +316,9 @@ async def test_a_binary_takes_over_the_labels_of_what_names_it(tmp_path: Path) -
         assert await status_of(await here.caller("third-party", "reader"), "Binary/y") == 200
 
 
-async def test_labels_go_on_from_one_to_the_next(tmp_path: Path) -> None:
+async def test_labels_go_on_from_one_to_the_next(tmp_path: Path, kind: str) -> None:
     """Observation → DiagnosticReport → its Binary, and the Provenance of that."""
-    async with world(tmp_path) as here:
+    async with world(tmp_path, kind) as here:
         provenance = {
             "resourceType": "Provenance",
             "id": "v",
@@ -346,8 +348,8 @@ def added() -> Any:
     sensitive.put_in_force(before)
 
 
-async def test_changed_lists_are_refused_until_everything_is_labelled_by_them(tmp_path: Path, added: Any) -> None:
-    async with world(tmp_path) as here:
+async def test_changed_lists_are_refused_until_all_is_labelled_by_them(tmp_path: Path, kind: str, added: Any) -> None:
+    async with world(tmp_path, kind) as here:
         conditions = [condition(f"c{number}", "p", "I10" if number % 2 else "I11") for number in range(9)]
         await here.load("a", patient("p"), *conditions)
         token = here.token("member", "a")
@@ -367,8 +369,8 @@ async def test_changed_lists_are_refused_until_everything_is_labelled_by_them(tm
             await here.gate.admit(token, interaction="read")
 
 
-async def test_a_relabel_that_is_killed_goes_on_where_it_was(tmp_path: Path, added: Any) -> None:
-    async with world(tmp_path) as here:
+async def test_a_relabel_that_is_killed_goes_on_where_it_was(tmp_path: Path, kind: str, added: Any) -> None:
+    async with world(tmp_path, kind) as here:
         await here.load("a", patient("p"), *(condition(f"c{number:03}", "p", "I10") for number in range(600)))
         added()
 
@@ -388,9 +390,34 @@ async def test_a_relabel_that_is_killed_goes_on_where_it_was(tmp_path: Path, add
         assert count == 600
 
 
-async def test_a_put_of_what_was_read_keeps_given_and_derived_apart(tmp_path: Path) -> None:
+async def test_a_relabel_that_is_killed_before_others_have_followed_loses_none(
+    tmp_path: Path, kind: str, added: Any
+) -> None:
+    async with world(tmp_path, kind) as here:
+        marked = observation("o", "p", valueCodeableConcept=coded("I10"))
+        await here.load("a", patient("p"), report("r", "p", "o"))
+        await here.load("a", marked)
+        added()
+        reindex = here.store.reindex
+
+        async def killed(items: Any) -> None:
+            await reindex(items)
+            raise KeyboardInterrupt
+
+        here.store.reindex = killed  # type: ignore[method-assign]
+        with pytest.raises(KeyboardInterrupt):
+            await relabel(here)
+        here.store.reindex = reindex  # type: ignore[method-assign]
+        assert await labels(here, "Observation/o") == (MH,)
+        assert await labels(here, "DiagnosticReport/r") == ()
+        gate = Gate(here.store, KEYS, clock=lambda: here.now)
+        await gate.start(upkeep=True)
+        assert await labels(here, "DiagnosticReport/r") == (MH,)
+
+
+async def test_a_put_of_what_was_read_keeps_given_and_derived_apart(tmp_path: Path, kind: str) -> None:
     """What is read holds the given labels only, so what was derived does not become given by writing it back."""
-    async with world(tmp_path) as here:
+    async with world(tmp_path, kind) as here:
         await here.load("a", patient("p"), condition("c", "p", meta={"security": marks("MH")}))
         member = await here.writer("a")
         record = await member.read(Key("Condition", "c"))
