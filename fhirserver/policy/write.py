@@ -222,13 +222,18 @@ class Writer(Committing):
         return self._principal.caller is not CallerClass.PATIENT and facts.custodian == self._organization
 
     async def _unlabelling(self, item: Item, known: Known) -> Problem | None:
-        """A label that was given is taken away by the custodian alone, whoever else may write the resource."""
-        record, before = known.live(item.key), known.facts(item.key)
+        """A label that was given is taken away by the custodian alone, whoever else may write the resource; not by way of
+        its deletion either."""
+        record, before = known.records.get(item.key), known.facts(item.key)
         if record is None or before is None or self._is_custodian(before):
             return None
         gone = set(before.labels).difference(item.index.labels)
+        if not gone:
+            return None
         # Most that are gone were derived, and come back; those that were given stand in the body.
-        if gone and not gone.isdisjoint(labels_of(msgspec.json.decode(await whole(self._store, record)))):
+        last = await self._store.get(item.key, record.version - 1) if record.deleted else record
+        given = labels_of(msgspec.json.decode(await whole(self._store, last))) if last and not last.deleted else gone
+        if not gone.isdisjoint(given):
             return Kind.FORBIDDEN, "is refused: labels are taken away by its custodian alone"
         return None
 

@@ -88,6 +88,13 @@ async def test_the_operator_may_change_all_else_and_add_labels(clinic: Served) -
         assert (await client.delete("Observation/o")).status_code in (200, 204)
 
 
+async def test_the_operator_takes_no_label_away_by_deleting(clinic: Served) -> None:
+    async with clinic.client(clinic.token(scope=FULL)) as client:
+        assert (await client.delete("Observation/o")).status_code in (200, 204)
+        assert (await client.put("Observation/o", json=PLAIN)).status_code == 403
+        assert (await client.put("Observation/o", json=observation("o", "p", meta=MARKED))).status_code == 201
+
+
 async def test_a_derived_label_cannot_be_taken_away_by_anybody(server: Served) -> None:
     code = {"coding": [{"system": "http://hl7.org/fhir/sid/icd-10-cm", "code": "B20"}]}
     await load(server.gate, [patient("p"), condition("c", "p", code=code)], organization="clinic")
