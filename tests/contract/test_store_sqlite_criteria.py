@@ -33,6 +33,7 @@ SMALL = {
         "_TRIED": 1,
         "_RARE": 1,
     },
+    "what is little in all is taken at once": {},
     "some of it is large": {"_LARGE": 3, "_PROBE": 2, "_SMALL": 1, "_TINY": 1, "_TRIED": 3, "_RARE": 2},
     "much is small, and looked at in many steps": {"_SMALL": 0, "_TINY": 0, "_STRIDE": 1, "TESTED": 1, "WINDOW": 1},
 }  # fmt: skip
@@ -51,7 +52,7 @@ async def test_any_way_in_gives_what_the_model_gives(
         monkeypatch.setattr(module, "FEW", few)
     monkeypatch.setattr(ways, "MERGED_TERMS", 2 if few == 1 else 16)
     monkeypatch.setattr(ways, "_ALTERNATIVES", few)
-    for bound, value in SMALL[name].items():
+    for bound, value in {"_SCARCE": 0 if SMALL[name] else 8, **SMALL[name]}.items():
         for module in (plan, candidates, scan, totals):
             if hasattr(module, bound):
                 monkeypatch.setattr(module, bound, value)
@@ -130,7 +131,7 @@ def test_no_statement_of_a_search_walks_through_a_table(
     for module in (asked, plan):
         monkeypatch.setattr(module, "REGION_BITS", 4)
     monkeypatch.setattr(plan, "_TINY", 0)
-    for bound in ("_LARGE", "_PROBE") if large else ():
+    for bound in ("_LARGE", "_PROBE", "_SCARCE") if large else ():
         monkeypatch.setattr(plan, bound, 1)
     said: list[str] = []
     mine = Visible((Clause(organization="org-1"),))
@@ -161,6 +162,7 @@ async def crowd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     for module in (asked, plan, write):
         monkeypatch.setattr(module, "REGION_BITS", 11)
     monkeypatch.setattr(plan, "_LARGE", 500)
+    monkeypatch.setattr(plan, "_SCARCE", 0)
     monkeypatch.setattr(plan, "_SMALL", 25)
     monkeypatch.setattr(candidates, "_TRIED", 100)
     store = open_store(f"sqlite:///{tmp_path}/x.db", clock=Clock())
@@ -175,6 +177,23 @@ async def crowd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     await store.close()
     with closing(sqlite3.connect(tmp_path / "x.db", isolation_level=None)) as connection:
         yield connection
+
+
+@pytest.mark.parametrize("bits", [5, 8])
+async def test_what_is_rare_in_the_whole_store_is_found_at_once(
+    crowd: sqlite3.Connection, bits: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """However many regions there are, and however few of them hold any of it."""
+    monkeypatch.setattr(plan, "_SCARCE", 50)
+    crowd.execute("UPDATE terms SET region = seq >> ?", (bits,))
+    for module in (asked, plan):
+        monkeypatch.setattr(module, "REGION_BITS", bits)
+    query = Query(types=OBSERVATIONS, criteria=(Has(("even",)), Has(("of 8",))))
+    said: list[str] = []
+    crowd.set_trace_callback(said.append)
+    records, done = scan.Scan(Texts(), query, 50).step(crowd)
+    assert (len(records), done) == (10, True)
+    assert len([statement for statement in said if "terms" in statement]) < 8
 
 
 NEVER_MET: dict[str, tuple[tuple[Criterion, ...], int, int]] = {

@@ -7,7 +7,8 @@ each shape to its index. With ``as_of`` there are two sides, current versions an
 ordered by itself and they are merged in Python, because SQLite plans their UNION as a walk through both (188 times
 slower).
 
-The way in is the rarest of the chart and of what the search tables give for each criterion, chosen region by region.
+What gives little in the whole store is taken at once. Else the way in is the rarest of the chart and of what the search
+tables give for each criterion, chosen region by region.
 The ranges of some terms come in seq order, and so do a chart, a type and the whole store; what a text or a span gives
 does not, and is collected while it is little, together with whatever else is. Criteria that are all frequent are not: a
 walk over one of them, or over the type, meets the others soon, if they meet at all. Where they do not, the region is
@@ -26,7 +27,7 @@ from fhirserver.store.sqlite.codec import joined
 from fhirserver.store.sqlite.intern import Texts
 from fhirserver.store.sqlite.past import Past, departed, past
 from fhirserver.store.sqlite.schema import REGION_BITS
-from fhirserver.store.sqlite.ways import Way, chart_way, count_all, count_in, every, next_region
+from fhirserver.store.sqlite.ways import ARRAY, Way, chart_way, count_in, every, next_region, seqs_of
 
 _PROBE = 2000
 """How far a chart is counted before it is called large; a smaller one is read as a whole."""
@@ -34,6 +35,8 @@ _TINY = 16
 """A chart so small is not compared with other ways in."""
 _SMALL = 256
 """A way in that gives so few in a region is taken by itself, and each candidate asked for the rest."""
+_SCARCE = 512
+"""A way in that gives fewer than this in all regions together is not taken region by region."""
 _LARGE = 5000
 """How far a way in is counted within a region. To collect so much costs what a walk over some 300 candidates does."""
 _MERGED = 64
@@ -106,6 +109,13 @@ class _Choice(NamedTuple):
     found: int
 
 
+class _Scarce(NamedTuple):
+    """What a way in gives everywhere, as a JSON array; ``place``: of what it answers (None: of nothing for certain)."""
+
+    place: int | None
+    seqs: str
+
+
 class Regions:
     """Current versions by the search tables, one region at a time."""
 
@@ -123,6 +133,8 @@ class Regions:
         self._quick = [way for way in self._ways if way.quick] or self._ways
         """Those that are counted; the others lead in where there are no others, or when it is `thorough`."""
         self._chosen: dict[int, _Choice | None] = {}
+        self._scarce: _Scarce | None = None
+        self._searched = False
 
     def piece(self, connection: sqlite3.Connection, after: int, upto: int, *, thorough: bool = False) -> Piece | None:
         """The first part of ``after < seq <= upto`` to be read (what lies before it holds no candidate), or one that
@@ -132,6 +144,11 @@ class Regions:
         first, last = (after + 1) >> REGION_BITS, min(upto, high_water(connection).seq) >> REGION_BITS
         if first > last:
             return None
+        if first < last or self._searched:
+            if not self._searched:
+                self._scarce, self._searched = self._find_scarce(connection, joined(range(first, last + 1))), True
+            if self._scarce is not None:
+                return self._collected(self._scarce, after, upto)
         if first < last:
             ways = self._ways if thorough else self._quick
             stop = last if all(way.quick for way in ways) else min(last, first + _STRIDE - 1)
@@ -144,6 +161,21 @@ class Regions:
             self._chosen[first] = self._choose(connection, first)
         choice = self._chosen[first]
         return Piece((), after, upto) if choice is None else self._read(choice, first, after, upto, thorough=thorough)
+
+    def _find_scarce(self, connection: sqlite3.Connection, regions: str) -> _Scarce | None:
+        """The first way in that gives little anywhere, if there is one."""
+        for at, way in enumerate(self._ways):
+            if way.quick and (seqs := seqs_of(connection, way, regions, _SCARCE)) is not None:
+                return _Scarce(self._places[at] if way.exact else None, joined(seqs))
+        return None
+
+    def _collected(self, scarce: _Scarce, after: int, upto: int) -> Piece:
+        """All that a scarce way gives, as one piece."""
+        answered = set[int]() if scarce.place is None else {scarce.place}
+        conditions = (LIVE, f"x.seq IN ({ARRAY})")
+        source, chart = "current x NOT INDEXED", scarce.place == _CHART
+        arm = self._asked.arm(source, conditions, (scarce.seqs,), chart=chart, answered=answered)
+        return Piece((arm,), after, upto, self._asked.tests(answered=answered))
 
     def _choose(self, connection: sqlite3.Connection, region: int) -> _Choice | None:
         """The rarest way in, with others that are not too frequent; None where one of them gives nothing."""
@@ -252,4 +284,4 @@ def _rarer(connection: sqlite3.Connection, asked: Asked, ways: list[Way]) -> boo
     if chart <= _TINY or chart >= _PROBE:
         return bool(chart >= _PROBE)
     regions = joined(range((high_water(connection).seq >> REGION_BITS) + 1))
-    return any(count_all(connection, way, regions, chart) < chart for way in ways if way.quick)
+    return any(seqs_of(connection, way, regions, chart) is not None for way in ways if way.quick)

@@ -7,11 +7,14 @@ import sqlite3
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import msgspec
+
 from fhirserver.core.criteria import AllOf, AnyOf, Criterion, Has, Span, Text
 from fhirserver.store.sqlite.codec import hash_term, joined
 from fhirserver.store.sqlite.meaning import Find, quick
 from fhirserver.store.widths import beginnings
 
+_ints = msgspec.json.Decoder(list[int]).decode
 Value = int | str | bytes | float
 ARRAY = "SELECT value FROM json_each(?)"
 MERGED_TERMS = 16
@@ -143,18 +146,20 @@ def count_in(connection: sqlite3.Connection, way: Way, region: int, after: int, 
     return int(connection.execute(statement, values).fetchone()[0])
 
 
-def count_all(connection: sqlite3.Connection, way: Way, regions: str, limit: int) -> int:
-    """The same over all ``regions`` (a JSON array), for a way of ranges; ``limit`` for others."""
+def seqs_of(connection: sqlite3.Connection, way: Way, regions: str, limit: int) -> list[int] | None:
+    """What a way of ranges gives in all ``regions`` (a JSON array), perhaps some of it twice; None where that is
+    ``limit`` rows or more, which is known after as many, and for other ways."""
     texts: list[str] = []
     values: list[Value] = []
     for each in way.ranges:
         if not isinstance(each, Range):
-            return limit
+            return None
         condition = each.condition.replace("@region", "r.value")
-        texts.append(f"SELECT 1 FROM json_each(?) r CROSS JOIN {each.table} WHERE {condition}")
+        texts.append(f"SELECT {each.table}.seq FROM json_each(?) r CROSS JOIN {each.table} WHERE {condition}")
         values += [regions, *each.values]
-    select = " UNION ALL ".join(texts)
-    return int(connection.execute(f"SELECT count(*) FROM ({select} LIMIT {limit})", values).fetchone()[0])
+    select = f"SELECT * FROM ({' UNION ALL '.join(texts)} LIMIT {limit})"
+    seqs = _ints(connection.execute(f"SELECT json_group_array(seq) FROM ({select})", values).fetchone()[0])
+    return seqs if len(seqs) < limit else None
 
 
 def next_region(connection: sqlite3.Connection, ways: Sequence[Way], regions: str, after: int, upto: int) -> int | None:
