@@ -222,8 +222,8 @@ class Writer(Committing):
         return self._principal.caller is not CallerClass.PATIENT and facts.custodian == self._organization
 
     async def _unlabelling(self, item: Item, known: Known) -> Problem | None:
-        """A label that was given is taken away by the custodian alone, whoever else may write the resource; not by way of
-        its deletion either."""
+        """A label that was given is taken away by the custodian alone, whoever else may write the resource, and not by
+        way of its deletion either."""
         record, before = known.records.get(item.key), known.facts(item.key)
         if record is None or before is None or self._is_custodian(before):
             return None
