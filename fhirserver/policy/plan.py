@@ -113,8 +113,11 @@ class Plan:
                 about = known.facts(key)
                 if known.live(key) is None or about is None or not restricted(about):
                     self.clear.add(key)
-        elif namers_of(item.key.type) and not any(restricted(parse_facts(each.facts)) for each in known.namers):
-            self.held.append(unnamed(item.key))
+        elif namers_of(item.key.type):
+            name = str(item.key)
+            namers = [each for each in known.namers if name in each.supports.split()]
+            if not any(restricted(parse_facts(each.facts)) for each in namers):
+                self.held.append(unnamed(item.key))
         labelled = restricted(facts)
         if labelled and before is None:
             self.moved.add(item.key)  # what refers to it may have come before it
