@@ -18,7 +18,9 @@ from fhirserver.http.application import Application
 from fhirserver.http.server import Server
 from fhirserver.http.supporting import Closures
 from fhirserver.policy.gate import Gate, Integrity
+from fhirserver.policy.issuers import load_issuers
 from fhirserver.policy.keys import Keys, load_keys
+from fhirserver.policy.outbound import Outbound
 from fhirserver.policy.vocabulary import labels
 from fhirserver.store.open import open_store
 
@@ -49,7 +51,17 @@ async def opened(
     try:
         keys = load_keys(settings.keys_path)
         integrity = Integrity(mode=settings.referential_integrity, base=settings.base)
-        gate = Gate(store, keys, clock=clock, operators=settings.operator_tokens, integrity=integrity)
+        issuers = load_issuers(Path(settings.issuers_file)) if settings.issuers_file else ()
+        gate = Gate(
+            store,
+            keys,
+            clock=clock,
+            operators=settings.operator_tokens,
+            integrity=integrity,
+            keys_path=settings.keys_path,
+            outbound=Outbound(loopback=settings.outbound_loopback, ca_file=settings.outbound_ca),
+            issuers=issuers,
+        )
         await gate.start(upkeep=upkeep)
         yield Runtime(settings, keys, gate, clock)
     finally:

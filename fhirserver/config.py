@@ -103,6 +103,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         ),
     ] = ""
 
+    issuers_file: Annotated[
+        str, _row("A file with the outside issuers (OpenID Connect) whose tokens count here; empty: none.")
+    ] = ""
+    outbound_loopback: Annotated[
+        bool, _row("Whether key sets may be fetched from this machine's own addresses, for tests.")
+    ] = False
+    outbound_ca: Annotated[
+        str,
+        _row("A file of certificates (PEM) that the server trusts when it fetches key sets; empty: the system's."),
+    ] = ""
+
     @property
     def root(self) -> str:
         """The root URL that clients see, without a slash at the end and without `/FHIR/R4`."""

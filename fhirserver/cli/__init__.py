@@ -12,7 +12,7 @@ import sys
 
 import typer
 
-from fhirserver.cli import bench, consent, demo, ingest, org, person, serve, token, upkeep
+from fhirserver.cli import bench, client, consent, demo, ingest, key, org, person, serve, token, upkeep
 from fhirserver.core.errors import Fault
 
 app = typer.Typer(
@@ -30,6 +30,8 @@ app.command()(demo.demo)
 app.add_typer(org.app, name="org")
 app.add_typer(person.app, name="person")
 app.command()(token.token)
+app.add_typer(client.app, name="client")
+app.add_typer(key.app, name="key")
 app.add_typer(consent.app, name="consent")
 app.command()(upkeep.check)
 app.command()(upkeep.stats)

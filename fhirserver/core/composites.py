@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from fhirserver.core.entries import PLAIN, Found, forms, plain
 from fhirserver.core.intervals import intervals
-from fhirserver.core.values import items, local, normalise, text_of
+from fhirserver.core.values import items, local, text_of, unpunctuated
 
 KEY_LIMIT = 64
 """A composite's component has at most so many entries per context: their product must not explode on odd data."""
@@ -112,7 +112,7 @@ def _component(type_: str, value: Any) -> Sequence[Entry]:
         target = local(text)
         return [("key", target.text if target else text, 0, 0)] if text and not text.startswith("#") else []
     if type_ in ("string", "markdown"):
-        text = normalise(value) if type(value) is str else ""
+        text = unpunctuated(value) if type(value) is str else ""
         return [("text", text, 0, 0)] if text else []
     if type_ in PLAIN:
         text = plain(value) or ""

@@ -31,7 +31,7 @@ PATIENT = "Patient"
 """The type whose compartments are charts."""
 ORGANIZATION = "Organization"
 """The type whose resources are custodians and parties."""
-INDEX_VERSION = 3
+INDEX_VERSION = 4
 """Raised whenever `core.index` makes other entries of the same content; see `fingerprint`."""
 CARE_DATE = "clinical-date"
 """The id of the R4 search parameter that says which element is a resource's care date (17 types)."""

@@ -9,7 +9,7 @@ The forms, which `core.search` must know as well (``name`` is ``Type|code``):
   ``name:identifier=…`` in the token forms for a logical reference. Contained and conditional references have none.
 * uri: the term as it is, a canonical with ``|version`` also without; and the text as it is, not normalised (for
   `:below`), cut at `values.TEXT_LIMIT`. A reference parameter that selects canonicals has both too.
-* string: the normalised text (`values.normalise`) and, for `:exact`, the term ``name:exact=`` with the original
+* string: the normalised text (`values.unpunctuated`) and, for `:exact`, the term ``name:exact=`` with the original
   (`values.exact`); of a HumanName or Address each part and its `text`.
 * date: (``name``, first, last) in milliseconds; of a Timing once, from the first to the last of all its times. number:
   (``name``, value, value). No span's end is below its beginning.
@@ -46,9 +46,9 @@ from fhirserver.core.values import (
     items,
     local,
     named_type,
-    normalise,
     number,
     text_of,
+    unpunctuated,
 )
 
 PLAIN = frozenset({"code", "id", "uri", "url", "oid", "uuid", "string", "markdown", "boolean"})
@@ -271,13 +271,12 @@ def _take_uri(item: Any, leaf: Leaf, found: Found) -> None:
 
 
 def _take_text(item: Any, leaf: Leaf, found: Found) -> None:
-    if type(item) is str:
-        text = normalise(item)
-        if text:
-            original = exact(item)
-            for name in leaf.names:
+    if type(item) is str and item.strip():
+        text, original = unpunctuated(item), exact(item)
+        for name in leaf.names:
+            found.terms.append(f"{name}:exact={original}")
+            if text:
                 found.texts.append((name, text))
-                found.terms.append(f"{name}:exact={original}")
                 found.sorts.setdefault(name, text)
 
 

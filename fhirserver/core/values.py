@@ -57,6 +57,23 @@ def normalise(text: str) -> str:
     return " ".join(text[: 4 * TEXT_LIMIT].casefold().split())[:TEXT_LIMIT]
 
 
+def unpunctuated(text: str) -> str:
+    """`normalise` without punctuation, as a string parameter looks for texts (R4 search §3.1.1.4.8)."""
+    normal = normalise(text)
+    if normal.isalnum():
+        return normal
+    if normal.isascii():
+        return " ".join(normal.encode().translate(None, _PUNCTUATION).decode().split())
+    return " ".join("".join(each for each in normal if not _is_punctuation(each)).split())
+
+
+def _is_punctuation(character: str) -> bool:
+    return unicodedata.category(character).startswith("P")
+
+
+_PUNCTUATION = bytes(code for code in range(128) if _is_punctuation(chr(code)))
+
+
 def exact(text: str) -> str:
     """The text as `:exact` compares it: as it is; one longer than `TEXT_LIMIT` by its beginning and a digest of all."""
     if len(text) <= TEXT_LIMIT:

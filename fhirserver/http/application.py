@@ -53,6 +53,9 @@ class Application:
                 response = await row.handler(request, self._server)
         except Fault as fault:
             response = refusal(fault)
+        except Left as reason:
+            _log.warning("%s %s cut: %s", exchange.request_id, row.interaction if row else "none", reason)
+            return
         except Exception:  # a defect of ours: logged with its trace, told without
             _log.exception("unexpected failure in %s", row.interaction if row else "routing")
             response = refusal(Fault(Kind.INTERNAL, "The server failed; the failure has been logged."))

@@ -18,7 +18,10 @@ from fhirserver.core.search import answered
 from fhirserver.core.search.references import targets
 from fhirserver.http import patch
 from fhirserver.http.definitions import canonical
+from fhirserver.http.discovery import SMART
 from fhirserver.http.negotiation import FHIR_JSON, GENERIC
+from fhirserver.http.oauth import INTROSPECT, REVOKE, TOKEN
+from fhirserver.http.server import FHIR_BASE
 
 if TYPE_CHECKING:
     from fhirserver.http.routes import Row
@@ -45,7 +48,7 @@ SYSTEM = {
 }
 """Interactions of rows without a type -> what R4 calls them: one address takes both kinds of Bundle."""
 
-UNSTATED = frozenset({"health", "capabilities"})
+UNSTATED = frozenset({"health", "capabilities", "discovery", "token", "introspect", "revoke"})
 """Interactions of rows that the statement does not speak of: R4 has no code for them."""
 
 WRITES = frozenset({"create", "update", "patch", "delete", "$meta-add", "$meta-delete"})
@@ -80,7 +83,11 @@ TRIAL_USE = frozenset(
 
 _BASE = "urn:base"
 """Stands for the FHIR base until it is known."""
-_SMART_PATH = "/.well-known/smart-configuration"
+_ROOT = "urn:root"
+"""Stands for the root, which the FHIR base is below."""
+_OAUTH = frozenset({TOKEN, INTROSPECT, REVOKE})
+_OAUTH_URIS = "http://fhir-registry.smarthealthit.org/StructureDefinition/oauth-uris"
+"""The extension by which SMART had endpoints told before there was `smart-configuration`."""
 Json = dict[str, object]
 
 
@@ -95,7 +102,9 @@ class Options(msgspec.Struct, frozen=True):
 def statement(base: str, rows: Sequence[Row], options: Options, *, normative: bool = False) -> bytes:
     """The CapabilityStatement of the server at this FHIR base, as JSON."""
     # Whoever asks names the base (the Host header), so it must not decide how often the statement is made.
-    return _made(rows, options, normative, edition()).replace(_BASE.encode(), msgspec.json.encode(base)[1:-1])
+    root = base.removesuffix(FHIR_BASE)
+    made = _made(rows, options, normative, edition()).replace(_BASE.encode(), msgspec.json.encode(base)[1:-1])
+    return made.replace(_ROOT.encode(), msgspec.json.encode(root)[1:-1])
 
 
 @lru_cache(maxsize=8)
@@ -150,10 +159,13 @@ def _rest(rows: Sequence[Row], options: Options) -> Json:
     return rest | ({"compartment": [PATIENT_COMPARTMENT]} if charts else {})
 
 
-def _security(rows: Iterable[Row], options: Options) -> Json:
-    smart = any(row.path == _SMART_PATH for row in rows)
+def _security(rows: Sequence[Row], options: Options) -> Json:
+    smart = any(row.path == SMART for row in rows)
     system = "http://terminology.hl7.org/CodeSystem/restful-security-service"
+    places = [{"url": row.interaction, "valueUri": _ROOT + row.path} for row in rows if row.path in _OAUTH]
+    extension = [{"url": _OAUTH_URIS, "extension": places}] if places else []
     return {
+        **({"extension": extension} if extension else {}),
         "cors": options.cors,
         "service": [{"coding": [{"system": system, "code": "SMART-on-FHIR" if smart else "OAuth"}]}],
         "description": "Bearer tokens (ES256 JWT) with SMART scopes; what a caller sees is decided by its "

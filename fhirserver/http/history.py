@@ -10,6 +10,8 @@ The newest entry's `lastModified` is the `_since` that misses nothing, because n
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -96,6 +98,37 @@ class _Answer:
         paging = Paging(self.server, scoped, f"{self.path}?{urlencode(asked.applied)}", scoped.grant.digest)
         here = await paging.here(asked.page)
         query = await _within(scoped, query, asked, here)
+        sent = 0
+
+        async def chunks() -> AsyncGenerator[bytes, None]:
+            # What may take its time is done in here, where a reader who leaves ends it.
+            nonlocal sent
+            head, page = await self._begun(scoped, query, paging, here)
+            shape = _shape(self.base.encode(), msgspec.json.encode(head)[:-1], bound=scoped.bound)
+            batches = Counted(scoped.history(page) if asked.count else nothing())
+            project = asked.project and _living(asked.project)
+            async with aclosing(bundle.write(shape, batches, body=scoped.body, project=project)) as written:
+                async for chunk in written:
+                    sent = batches.sent
+                    yield chunk
+
+        return Streaming(
+            chunks=chunks(),
+            headers=streamed_headers(self.media_type),
+            disclosure=scoped.disclosure(
+                interaction=self.interaction,
+                detail={**self.about, "query": f"?{urlencode(asked.applied)}", "offset": here.offset},
+            ),
+            still_admitted=scoped.still_admitted,
+            sent=lambda: sent,
+            stall_seconds=self.server.stall_seconds,
+        )
+
+    async def _begun(
+        self, scoped: Scoped, query: HistoryQuery, paging: Paging, here: Page
+    ) -> tuple[dict[str, object], HistoryQuery]:
+        """The Bundle's members before its entries, and the query of the page."""
+        asked = self.asked
         if asked.page is None:
             here = msgspec.structs.replace(here, total=await self._total(scoped, query))
         place = here.at.after if here.at else 0
@@ -107,20 +140,7 @@ class _Answer:
             sealed = paging.seal(here, offset=here.offset + asked.count, at=Position(0, following))
             links.append({"relation": "next", "url": self._url(sealed)})
         total = {} if here.total is None else {"total": here.total}
-        head = {"resourceType": "Bundle", "type": "history", **total, "link": links}
-        shape = _shape(self.base.encode(), msgspec.json.encode(head)[:-1], bound=scoped.bound)
-        batches = Counted(scoped.history(page) if asked.count else nothing())
-        return Streaming(
-            chunks=bundle.write(shape, batches, body=scoped.body, project=asked.project and _living(asked.project)),
-            headers=streamed_headers(self.media_type),
-            disclosure=scoped.disclosure(
-                interaction=self.interaction,
-                detail={**self.about, "query": f"?{urlencode(asked.applied)}", "offset": here.offset},
-            ),
-            still_admitted=scoped.still_admitted,
-            sent=lambda: batches.sent,
-            stall_seconds=self.server.stall_seconds,
-        )
+        return {"resourceType": "Bundle", "type": "history", **total, "link": links}, page
 
     def _url(self, sealed: str | None) -> str:
         return self.asked.url(self.base + self.path, sealed)

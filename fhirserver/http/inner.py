@@ -20,7 +20,7 @@ from fhirserver.http.labels import NOTICE_HEADER, NOTICE_URL
 from fhirserver.http.negotiation import NDJSON
 from fhirserver.http.respond import outcome
 from fhirserver.http.server import FHIR_BASE
-from fhirserver.http.stream import Aborted
+from fhirserver.http.stream import Aborted, Left, disconnected
 
 MOST = 16 << 20
 """Bytes of one entry's answer: a batch is answered from memory."""
@@ -54,11 +54,15 @@ class Room:
 
 
 async def outcome_of(request: Request, entry: Entry, room: Room) -> Outcome:
-    """What became of the entry: its answer, or the Fault there was, also one amid the answer, since a part is none."""
+    """What became of the entry: its answer, or the Fault there was, also one amid the answer, since a part is none.
+
+    Left when nobody waits for it any more."""
     try:
         return await _answer_of(request, entry, room)
     except Fault as fault:
         failure = fault
+    except Left:
+        raise
     except Aborted as cut:
         cause = cut.__cause__
         failure = cause if isinstance(cause, Fault) else Fault(Kind.UNAVAILABLE, "The answer was cut; ask again.")
@@ -78,8 +82,8 @@ async def _answer_of(request: Request, entry: Entry, room: Room) -> Outcome:
     async def receive() -> Message:
         if sent:
             return sent.pop()
-        await asyncio.Event().wait()  # nobody leaves: the batch's own reader is waited for elsewhere
-        raise AssertionError("an event that nobody sets")
+        await disconnected(request.receive)  # the entry's reader is the batch's
+        return {"type": "http.disconnect"}
 
     running = asyncio.create_task(request.app(scope, receive, kept.send))
     try:
@@ -90,6 +94,8 @@ async def _answer_of(request: Request, entry: Entry, room: Room) -> Outcome:
         raise
     if running.done():
         await running
+        if not kept.status:
+            raise Left("the reader left")
     else:
         room.follow(running)
     room.left -= len(kept.body)

@@ -9,7 +9,7 @@ be rewritten. What changes nothing makes none.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 
 from starlette.requests import Request
 from starlette.types import ASGIApp
@@ -21,9 +21,9 @@ from fhirserver.core.validate import parse
 from fhirserver.http.conditions import pinned, repeated
 from fhirserver.http.parameters import asked
 from fhirserver.http.read import version_of
-from fhirserver.http.respond import content_type, etag, http_date, json_answer, notices
+from fhirserver.http.respond import SECURITY_HEADERS, content_type, etag, http_date, json_answer, notices
 from fhirserver.http.server import Server, bearer
-from fhirserver.http.stream import Disclosed
+from fhirserver.http.stream import Disclosed, Streaming
 from fhirserver.http.writing import current, if_match
 from fhirserver.policy.gate import Put, Scoped, view_tag
 
@@ -56,20 +56,32 @@ async def meta_summary(request: Request, server: Server) -> ASGIApp:
     media_type = content_type(request, request.query_params.get("_format"))
     await asked(request, server, names=())
     scoped = await scoped.everyone()
-    summary, seen = Summary(), 0
-    try:
-        async for batch in scoped.scan(Query(types=frozenset({type_}) if type_ else None, limit=MOST + 1)):
-            seen += len(batch)
-            if seen > MOST:
-                raise OverflowError
-            for record in batch:
-                summary.take(await scoped.whole(record))
-    except OverflowError:
-        told = f"There are more than {MOST} resources, or too many different labels; ask for a type, or a resource."
-        raise Fault(Kind.BAD_REQUEST, told, issues=[Issue("too-costly", told)]) from None
-    await scoped.still_admitted()
-    disclosure = scoped.disclosure(interaction=INTERACTION, detail={"type": type_} if type_ else {})
-    return Disclosed(_answer(summary.meta(), media_type), disclosure, count=seen)
+    seen = 0
+
+    async def chunks() -> AsyncGenerator[bytes, None]:
+        nonlocal seen
+        summary = Summary()
+        try:
+            async for batch in scoped.scan(Query(types=frozenset({type_}) if type_ else None, limit=MOST + 1)):
+                seen += len(batch)
+                if seen > MOST:
+                    raise OverflowError
+                for record in batch:
+                    summary.take(await scoped.whole(record))
+        except OverflowError:
+            told = f"There are more than {MOST} resources, or too many different labels; ask for a type, or a resource."
+            raise Fault(Kind.BAD_REQUEST, told, issues=[Issue("too-costly", told)]) from None
+        await scoped.still_admitted()
+        yield _body(summary.meta())
+
+    return Streaming(
+        chunks=chunks(),
+        headers={"Content-Type": f"{media_type}; charset=utf-8", **SECURITY_HEADERS},
+        disclosure=scoped.disclosure(interaction=INTERACTION, detail={"type": type_} if type_ else {}),
+        still_admitted=scoped.still_admitted,
+        sent=lambda: seen,
+        stall_seconds=server.stall_seconds,
+    )
 
 
 async def meta_add(request: Request, server: Server) -> ASGIApp:
@@ -125,10 +137,11 @@ def _shown(answer: ASGIApp, scoped: Scoped, name: str, key: Key) -> ASGIApp:
     return Disclosed(answer, scoped.disclosure(interaction=name, detail={"resource": str(key)}), count=1)
 
 
-def _answer(
-    meta: bytes, media_type: str, record: Record | None = None, more: Mapping[str, str] | None = None
-) -> ASGIApp:
+def _answer(meta: bytes, media_type: str, record: Record, more: Mapping[str, str] | None = None) -> ASGIApp:
+    headers = {"ETag": etag(record, view_tag(record)), "Last-Modified": http_date(record.updated)}
+    return json_answer(_body(meta), media_type, headers={**headers, **(more or {})})
+
+
+def _body(meta: bytes) -> bytes:
     value = meta if meta != b"{}" else _NOTHING
-    body = b'{"resourceType":"Parameters","parameter":[{"name":"return","valueMeta":%b}]}' % value
-    headers = {"ETag": etag(record, view_tag(record)), "Last-Modified": http_date(record.updated)} if record else {}
-    return json_answer(body, media_type, headers={**headers, **(more or {})})
+    return b'{"resourceType":"Parameters","parameter":[{"name":"return","valueMeta":%b}]}' % value

@@ -1,8 +1,9 @@
 """The route table: every path the server answers, as data that tests can loop over.
 
-A row is (methods, path, interaction, handler, public). Public rows need no token; every other handler asks the gate
-before anything else. In a path, ``{type}`` is any resource type, ``{type=A|B}`` one of these, any other ``{name}``
-one path segment. A row with ``only`` answers where that is true of the path parameters, and there no other row does.
+A row is (methods, path, interaction, handler, public). Public rows need no bearer token (those below ``/oauth`` ask for
+a client's proof themselves); every other handler asks the gate before anything else. In a path, ``{type}`` is any
+resource type, ``{type=A|B}`` one of these, any other ``{name}`` one path segment. A row with ``only`` answers where
+that is true of the path parameters, and there no other row does.
 """
 
 from __future__ import annotations
@@ -16,12 +17,14 @@ from fhirserver.http.binary import create_binary, read_binary, update_binary
 from fhirserver.http.create import create
 from fhirserver.http.definitions import definition, is_ours
 from fhirserver.http.delete import delete, delete_conditional
+from fhirserver.http.discovery import JWKS, SMART, jwks, smart_configuration
 from fhirserver.http.docref import docref
 from fhirserver.http.everything import everything, everything_encounter, everything_group, everything_type
 from fhirserver.http.health import live, ready
 from fhirserver.http.history import history_instance, history_system, history_type
 from fhirserver.http.meta import meta_add, meta_delete, meta_instance, meta_summary
 from fhirserver.http.metadata import metadata
+from fhirserver.http.oauth import INTROSPECT, REVOKE, TOKEN, introspect, revoke, token
 from fhirserver.http.patch import patch, patch_conditional
 from fhirserver.http.read import read
 from fhirserver.http.search import search_compartment, search_system, search_type
@@ -72,6 +75,12 @@ class Row(NamedTuple):
 ROUTES: tuple[Row, ...] = (
     Row(("GET",), "/health/live", "health", live, public=True),
     Row(("GET",), "/health/ready", "health", ready, public=True),
+    Row(("GET",), SMART, "discovery", smart_configuration, public=True),
+    Row(("GET",), FHIR_BASE + SMART, "discovery", smart_configuration, public=True),
+    Row(("GET",), JWKS, "discovery", jwks, public=True),
+    Row(("POST",), TOKEN, "token", token, public=True),
+    Row(("POST",), INTROSPECT, "introspect", introspect, public=True),
+    Row(("POST",), REVOKE, "revoke", revoke, public=True),
     Row(("GET",), f"{FHIR_BASE}/metadata", "capabilities", metadata, public=True),
     Row(
         ("GET",),

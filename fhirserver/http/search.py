@@ -11,7 +11,8 @@ meanwhile, and a deep page costs what the first one costs.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 
 import msgspec
 from starlette.requests import Request
@@ -79,33 +80,43 @@ async def answer(
     where that depends on what there is."""
     paging = Paging(server, scoped, asked.request, scoped.grant.digest)
     here = await paging.here(asked.page)
-    search = asked.search if narrowed is None else await narrowed(here.as_of)
-    matches = await matches_of(scoped, search, as_of=here.as_of, within=within)
+    page = _Page(scoped, asked, here)
+
+    async def find() -> Matches:
+        search = asked.search if narrowed is None else await narrowed(here.as_of)
+        return await matches_of(scoped, search, as_of=here.as_of, within=within)
+
     if asked.explain:
-        return await explained(scoped, matches, asked)
-    if asked.page is None:
-        total = await _total(scoped, asked, matches, type_level=within is None)
-        here = msgspec.structs.replace(here, total=total, query=asked.hidden)
-    page = _Page(scoped, asked, matches, here)
+        return await explained(scoped, await find(), asked)
 
-    def tail() -> bytes:
-        this = paging.seal(here, offset=here.offset, at=here.at or Position(0, 0)) if asked.hidden else asked.page
-        links = [{"relation": "self", "url": asked.url(this)}]
-        if page.next is not None:
-            sealed = paging.seal(here, offset=here.offset + asked.count, at=page.next)
-            links.append({"relation": "next", "url": asked.url(sealed)})
-        meta = labelled(page.facts, bound=scoped.bound)
-        return b"," + msgspec.json.encode({"link": links, **meta})[1:-1]
+    async def chunks() -> AsyncGenerator[bytes, None]:
+        # What may take its time is done in here, where a reader who leaves ends it.
+        matches, first = await find(), here
+        if asked.page is None:
+            total = await _total(scoped, asked, matches, type_level=within is None)
+            first = msgspec.structs.replace(here, total=total, query=asked.hidden)
 
-    counted = {} if here.total is None else {"total": here.total}
-    head = {"resourceType": "Bundle", "type": "searchset", "timestamp": instant(here.time), **counted}
+        def tail() -> bytes:
+            this = (
+                paging.seal(first, offset=first.offset, at=first.at or Position(0, 0)) if asked.hidden else asked.page
+            )
+            links = [{"relation": "self", "url": asked.url(this)}]
+            if page.next is not None:
+                sealed = paging.seal(first, offset=first.offset + asked.count, at=page.next)
+                links.append({"relation": "next", "url": asked.url(sealed)})
+            meta = labelled(page.facts, bound=scoped.bound)
+            return b"," + msgspec.json.encode({"link": links, **meta})[1:-1]
+
+        counted = {} if first.total is None else {"total": first.total}
+        head = {"resourceType": "Bundle", "type": "searchset", "timestamp": instant(first.time), **counted}
+        shaped = shape(asked.base, msgspec.json.encode(head)[:-1], page.entries, tail)
+        written = bundle.write(shaped, page.batches(matches), body=scoped.body, project=asked.project)
+        async with aclosing(written):
+            async for chunk in written:
+                yield chunk
+
     return Streaming(
-        chunks=bundle.write(
-            shape(asked.base, msgspec.json.encode(head)[:-1], page.entries, tail),
-            page.batches(),
-            body=scoped.body,
-            project=asked.project,
-        ),
+        chunks=chunks(),
         headers=streamed_headers(asked.media_type),
         disclosure=scoped.disclosure(interaction=interaction, patients=(within,) if within else (), detail=asked.told),
         still_admitted=scoped.still_admitted,
@@ -127,18 +138,19 @@ class _Page:
     """The entries of one page, read as they go out: its matches, then what is included. ``next``: where the following
     page begins, known when the last match is out."""
 
-    def __init__(self, scoped: Scoped, asked: Asked, matches: Matches, here: Page) -> None:
+    def __init__(self, scoped: Scoped, asked: Asked, here: Page) -> None:
         self.next: Position | None = None
         self.facts: set[str] = set()
         self._included = Included(scoped, asked.search.includes, as_of=here.as_of)
         self.entries = Entries(self._included)
-        self._scoped, self._asked, self._matches, self._here = scoped, asked, matches, here
+        self._scoped, self._asked, self._here = scoped, asked, here
 
-    async def batches(self) -> AsyncIterator[list[Record]]:
+    async def batches(self, matches: Matches) -> AsyncIterator[list[Record]]:
         if not self._asked.count:
             return
-        read = self._in_order() if self._asked.search.order else self._as_written()
+        read = self._in_order(matches) if self._asked.search.order else self._as_written(matches)
         async for records in read:
+            self._scoped.tell(records)
             await self._included.meet(records)
             self.facts |= labels_of({record.facts for record in records})
             self.entries.sent += len(records)
@@ -148,11 +160,11 @@ class _Page:
             self.entries.sent += len(records)
             yield records
 
-    async def _as_written(self) -> AsyncIterator[list[Record]]:
+    async def _as_written(self, matches: Matches) -> AsyncIterator[list[Record]]:
         left, looked, upto = self._asked.count, 0, 0
         after = self._here.at.after if self._here.at else 0
-        limit = None if not self._matches.indexed else left + 1
-        async for look in self._matches.looks(after=after, limit=limit):
+        limit = None if not matches.indexed else left + 1
+        async for look in matches.looks(after=after, limit=limit):
             if len(look.records) > left:
                 more = look.records[:left]
                 self.next = Position(0, more[-1].seq if more else upto)
@@ -166,9 +178,9 @@ class _Page:
                 self.next = Position(0, upto)
                 return
 
-    async def _in_order(self) -> AsyncIterator[list[Record]]:
+    async def _in_order(self, matches: Matches) -> AsyncIterator[list[Record]]:
         asked = self._asked
-        found = await in_order(self._matches, asked.search.types, asked.search.order)
+        found = await in_order(matches, asked.search.types, asked.search.order)
         start = self._here.offset
         last = self._here.at.after if self._here.at else 0
         if last:  # what has been hidden since is not counted, so the place is behind the last match given

@@ -39,9 +39,13 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
 
     def fhir_base(self, request: Request) -> str:
         """The absolute FHIR base URL without a trailing slash."""
+        return self.root(request) + FHIR_BASE
+
+    def root(self, request: Request) -> str:
+        """The absolute root URL without a trailing slash."""
         scope = request.scope
         root = self.base_url.rstrip("/")
-        return (root or _root(scope["scheme"], scope.get("server"), request.headers.get("host"))) + FHIR_BASE
+        return root or _root(scope["scheme"], scope.get("server"), request.headers.get("host"))
 
 
 @lru_cache(maxsize=1024)

@@ -3,8 +3,8 @@
 * No header before the first chunk is there, so a failure until then is an ordinary error answer. An answer that is
   small goes out in one piece; whether its grant still holds is asked before, if making it has taken a while.
 * A failure later aborts the connection (the terminating chunk is never sent), so the JSON does not parse.
-* While the answer runs, a guard asks several times a second whether the grant still holds, whether the reader has
-  left, and whether it has made progress; any "no" ends the scan and the audit trail says "cut".
+* While the answer is made and sent, a guard asks several times a second whether the grant still holds, whether the
+  reader has left, and whether it has made progress; any "no" ends the scan and the audit trail says "cut".
 * For HEAD the answer ends once its head is known, and the audit trail says that nothing of it was sent.
 * Every chunk is followed by a real suspension point: `send` often returns without one, and other requests would wait.
 """
@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -66,7 +66,8 @@ class Streaming(msgspec.Struct, kw_only=True):
     """An ASGI response over an async iterator of chunks, under one audited disclosure.
 
     ``still_admitted`` raises a Fault when the grant no longer holds; ``sent()`` is the number of entries out so far;
-    a reader that takes nothing for ``stall_seconds`` is dropped. ``progress`` counts the chunks that were taken.
+    a reader that takes nothing for ``stall_seconds`` is dropped. ``begun``: there was a first byte; ``progress`` counts
+    the chunks that were taken.
     """
 
     chunks: AsyncGenerator[bytes, None]
@@ -76,6 +77,7 @@ class Streaming(msgspec.Struct, kw_only=True):
     sent: Callable[[], int]
     stall_seconds: float
     status: int = 200
+    begun: bool = False
     progress: int = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -89,39 +91,49 @@ class Streaming(msgspec.Struct, kw_only=True):
                 await self.chunks.aclose()
 
     async def _run(self, receive: Receive, send: Send, *, head: bool) -> None:
-        begun, size, more = list[bytes](), 0, True
-        loop = asyncio.get_running_loop()
-        began = loop.time()
+        making = asyncio.create_task(self._first())
+        tasks: list[asyncio.Task[Any]] = [making]
+        try:
+            # Nearly every answer is made before anything needs to be asked.
+            late = not (await asyncio.wait(tasks, timeout=RECHECK_SECONDS))[0]
+            if late:
+                tasks += self._watch(receive)
+                await _finished(*tasks)
+            first, size, more = making.result()
+            if late:
+                await self.still_admitted()
+            self.begun = True
+            await self._start(send, None if more else size)
+            if head or not more:
+                await send({"type": "http.response.body", "body": b"".join(first), "more_body": more})
+                if more:
+                    await send({"type": "http.response.body", "body": b"", "more_body": False})
+                return
+            if not late:
+                tasks += self._watch(receive)
+            tasks[0] = asyncio.create_task(self._pump(send, first))
+            await _finished(*tasks)
+        except Fault as fault:
+            if not self.begun:
+                raise
+            raise Aborted(fault.message) from fault
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _first(self) -> tuple[list[bytes], int, bool]:
+        """The first chunks, their size, and whether there are more: all of them, if the answer is small."""
+        first, size, more = list[bytes](), 0, True
         while more and size < WHOLE:
             chunk = await anext(self.chunks, None)
             more = chunk is not None
-            begun.append(chunk or b"")
-            size += len(begun[-1])
-        if loop.time() - began > RECHECK_SECONDS:
-            await self.still_admitted()
-        await self._start(send, None if more else size)
-        if head or not more:
-            await send({"type": "http.response.body", "body": b"".join(begun), "more_body": more})
-            if more:
-                await send({"type": "http.response.body", "body": b"", "more_body": False})
-            return
-        pump = asyncio.create_task(self._pump(send, begun))
-        left = asyncio.create_task(_disconnected(receive))
-        guard = asyncio.create_task(self._guard())
-        try:
-            await asyncio.wait({pump, left, guard}, return_when=asyncio.FIRST_COMPLETED)
-            if pump.done():
-                await pump
-            elif guard.done():
-                await guard
-            else:
-                raise Left("the reader left")
-        except Fault as fault:
-            raise Aborted(fault.message) from fault
-        finally:
-            for task in (pump, left, guard):
-                task.cancel()
-            await asyncio.gather(pump, left, guard, return_exceptions=True)
+            first.append(chunk or b"")
+            size += len(first[-1])
+        return first, size, more
+
+    def _watch(self, receive: Receive) -> list[asyncio.Task[Any]]:
+        return [asyncio.create_task(disconnected(receive)), asyncio.create_task(self._guard())]
 
     async def _start(self, send: Send, length: int | None) -> None:
         headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in self.headers.items()]
@@ -129,10 +141,9 @@ class Streaming(msgspec.Struct, kw_only=True):
             headers.append((b"content-length", b"%d" % length))
         await send({"type": "http.response.start", "status": self.status, "headers": headers})
 
-    async def _pump(self, send: Send, begun: list[bytes]) -> None:
-        for chunk in begun:
-            if chunk:
-                await self._send(send, chunk)
+    async def _pump(self, send: Send, first: list[bytes]) -> None:
+        for chunk in filter(None, first):
+            await self._send(send, chunk)
         async for chunk in self.chunks:
             await self._send(send, chunk)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -147,8 +158,10 @@ class Streaming(msgspec.Struct, kw_only=True):
         seen, since = -1, 0.0
         loop = asyncio.get_running_loop()
         while True:
-            await asyncio.sleep(min(RECHECK_SECONDS, self.stall_seconds))
             await self.still_admitted()
+            await asyncio.sleep(min(RECHECK_SECONDS, self.stall_seconds))
+            if not self.begun:  # the reader waits for us
+                continue
             if self.progress != seen:
                 seen, since = self.progress, loop.time()
             elif loop.time() - since >= self.stall_seconds:
@@ -174,7 +187,19 @@ async def nothing() -> AsyncIterator[list[Record]]:
         yield batch
 
 
-async def _disconnected(receive: Receive) -> None:
+async def _finished(work: asyncio.Task[Any], left: asyncio.Task[Any], guard: asyncio.Task[Any]) -> None:
+    """Returns when the work is done; fails as it or the guard does, or with Left."""
+    await asyncio.wait({work, left, guard}, return_when=asyncio.FIRST_COMPLETED)
+    if work.done():
+        await work
+    elif guard.done():
+        await guard
+    else:
+        raise Left("the reader left")
+
+
+async def disconnected(receive: Receive) -> None:
+    """Returns when the reader is gone."""
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":

@@ -76,6 +76,10 @@ class Charts(Past, ABC):
     async def _refusal(self, key: Key, kind: Kind) -> Fault:
         """`Scoped` says what a refusal tells."""
 
+    @abstractmethod
+    def _note(self, facts: Iterable[str]) -> None:
+        """`Scoped` remembers whose data is read."""
+
     async def chart(self, anchor: Key) -> Chart:
         """The chart of a Person (its linked Patients) or of a Patient, for the Patients the caller may see.
 
@@ -165,6 +169,7 @@ class Charts(Past, ABC):
         ]
         if bodies:
             given = await self._mark(given)
+            self._note([record.facts for record in given])
             self._handed.update((each.type, each.id, each.version) for each in given if each.body is None)
         return given
 

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Iterator
 
 import msgspec
 
-from fhirserver.core.model import REFERENCE_TERM, Key, Query, Record, parse_facts
+from fhirserver.core.model import REFERENCE_TERM, Key, LedgerEntry, Query, Record, parse_facts
 from fhirserver.policy.consent import Directive, Opening, evaluate, parse
 from fhirserver.policy.principal import OPERATOR_ORGANIZATION
 from fhirserver.store.port import Store
@@ -111,13 +111,17 @@ class Dossiers:
                 for owner in parse_facts(record.facts).owners:
                     if owner in consents:
                         consents[owner].append(record)
+        ended = await self._store.ledger.several([WIDENED + patient for patient in patients])
         return {
-            patient: await self._dossier(patient, custodians.get(patient), consents[patient]) for patient in patients
+            patient: await self._dossier(patient, custodians.get(patient), consents[patient], entry)
+            for patient, entry in zip(patients, ended, strict=True)
         }
 
-    async def _dossier(self, patient: str, custodian: str | None, consents: Iterable[Record]) -> Dossier:
+    async def _dossier(
+        self, patient: str, custodian: str | None, consents: Iterable[Record], ended: LedgerEntry | None
+    ) -> Dossier:
         directives: list[Directive] = []
-        heard: list[tuple[frozenset[str], int]] = []
+        heard: list[tuple[frozenset[str], int]] = [] if ended is None else [(frozenset(), int(ended.value))]
         for record in consents:
             facts = parse_facts(record.facts)
             heard.append((frozenset(facts.parties) - {COUNTS}, record.updated))
@@ -128,9 +132,6 @@ class Dossiers:
             directive = parse(msgspec.json.decode(await whole(self._store, record)), str(record.key))
             if directive is not None:
                 directives.append(directive)
-        entry = await self._store.ledger.get(WIDENED + patient)
-        if entry is not None:
-            heard.append((frozenset(), int(entry.value)))
         return Dossier(directives=tuple(directives), heard=tuple(heard))
 
 

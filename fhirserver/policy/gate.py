@@ -10,21 +10,30 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from pathlib import Path
 
 from fhirserver.core.errors import Fault, Kind
-from fhirserver.core.model import MAX_TIME, Key
+from fhirserver.core.model import MAX_TIME, Key, parse_facts
+from fhirserver.policy.assertion import Assertions
 from fhirserver.policy.audit import Detail, Disclosure, Trail
+from fhirserver.policy.authorization import Authorization
 from fhirserver.policy.charts import Chart
+from fhirserver.policy.clients import CLIENT, Client, Clients, stands
 from fhirserver.policy.dossier import POLICY_EPOCH, Dossiers
 from fhirserver.policy.following import resume
 from fhirserver.policy.grant import CONTEXTS, Grant, consented_grant, standing_grant
 from fhirserver.policy.indexing import Indexed
 from fhirserver.policy.integrity import Integrity
+from fhirserver.policy.issuers import Issuer, Issuers
 from fhirserver.policy.items import ANY, CHANGED, Condition, Erase, Loaded, Put, must_stand_at
 from fhirserver.policy.journal import Journal
+from fhirserver.policy.jwks import as_jwk
+from fhirserver.policy.keyring import Keyring
 from fhirserver.policy.keys import Keys
+from fhirserver.policy.keysets import KeySets
 from fhirserver.policy.labelled import Labelled
+from fhirserver.policy.outbound import Outbound
 from fhirserver.policy.persons import view_tag
 from fhirserver.policy.principal import (
     BREAK_GLASS,
@@ -33,6 +42,7 @@ from fhirserver.policy.principal import (
     CallerClass,
     Principal,
     issue_token,
+    refusal,
 )
 from fhirserver.policy.scoped import SYSTEM, Scoped
 from fhirserver.policy.scopes import ALL
@@ -46,6 +56,7 @@ __all__ = [
     "OPERATOR_ORGANIZATION",
     "CallerClass",
     "Chart",
+    "Client",
     "Condition",
     "Disclosure",
     "Erase",
@@ -98,14 +109,24 @@ class Gate:
         clock: Callable[[], int],
         operators: bool = True,
         integrity: Integrity | None = None,
+        keys_path: Path | None = None,
+        outbound: Outbound | None = None,
+        issuers: Collection[Issuer] = (),
     ) -> None:
-        """``clock`` gives milliseconds since 1970; ``operators``: whether operator tokens are accepted."""
+        """``clock`` gives milliseconds since 1970; ``operators``: whether operator tokens are accepted; ``keys_path``:
+        the file that ``keys`` are from, looked at again for a rotation; ``issuers``: whose tokens count beside ours."""
         self._store = store
         self.clock = clock
         self.integrity = integrity or Integrity()
         self._operators = operators
-        self._keys = keys
-        self._authenticator = Authenticator(keys)
+        self._keys = Keyring(keys, keys_path)
+        self._authenticator = Authenticator(self._keys)
+        self.clients = Clients(store)
+        outbound = outbound or Outbound()
+        sets = KeySets(outbound, clock)
+        self._issuers = Issuers(issuers, outbound, sets, clock) if issuers else None
+        assertions = Assertions(store, self.clients, sets, clock)
+        self.authorization = Authorization(self, self.clients, assertions)
         self._dossiers = Dossiers(store)
         self._journal = Journal(store)
         self._indexed = Indexed(store)
@@ -118,9 +139,7 @@ class Gate:
         good token; FORBIDDEN where the scopes allow the interaction on no type, or not on ``type``. An operation on
         one resource needs no scope for that resource's own type: what is shown is decided record by record.
         """
-        principal = self._authenticator.authenticate(bearer, self.clock())
-        if principal.caller is CallerClass.OPERATOR and not self._operators:
-            raise Fault(Kind.UNAUTHENTICATED, "A valid bearer token is needed.")
+        principal = await self._principal(bearer)
         epoch = await self.check(principal)
         if principal.purpose == BREAK_GLASS:
             await self._break_glass(principal, interaction)
@@ -145,6 +164,23 @@ class Gate:
         told = (principal.organization, principal.token_id, interaction)
         _log.critical("break-glass: organisation %s, token %s, %s", *told)
 
+    async def _principal(self, bearer: str | None) -> Principal:
+        try:
+            principal = self._authenticator.authenticate(bearer, self.clock())
+        except Fault:
+            if self._issuers is None:
+                raise
+            return await self._issuers.authenticate(bearer)
+        if principal.caller is CallerClass.OPERATOR and not self._operators:
+            raise refusal()
+        return principal
+
+    async def known(self, bearer: str | None) -> Principal:
+        """Who the bearer of this token is, whatever its scopes allow; Fault UNAUTHENTICATED without a good token."""
+        principal = await self._principal(bearer)
+        await self.check(principal)
+        return principal
+
     def system(self, *, subject: str, organization: str, purpose: str) -> Scoped:
         """The grant of system work: commands, ingest. It reads everything, writes as the custodian ``organization``,
         and is audited like any other."""
@@ -166,7 +202,8 @@ class Gate:
         if (principal.purpose == BREAK_GLASS) != bool(reason) or (reason and not _REASON.fullmatch(reason)):
             told = "1 to 64 letters, digits, '.', '_' and '-', such as the number of an incident"
             raise ValueError(f"A token for the purpose BTG, and no other, needs a reason: {told}.")
-        token = issue_token(self._keys, principal, self.clock())
+        now = self.clock()
+        token = issue_token(self._keys.current(now, at_once=True), principal, now)
         issued = self._authenticator.authenticate(token, self.clock())
         trail = self.trail(issued)
         detail: Detail = {"scope": issued.scopes.text, "expires": issued.until, "patient": issued.patient or ""}
@@ -175,6 +212,20 @@ class Gate:
             _log.critical("break-glass: organisation %s gets token %s", issued.organization, issued.token_id)
         await trail.append(trail.row("token", "complete", detail=detail))
         return token
+
+    def issuer(self) -> str:
+        """The `iss` and `aud` of this installation's tokens."""
+        return self._keys.held.issuer
+
+    def public_keys(self) -> list[dict[str, str]]:
+        """The keys that tokens may be signed with now, as JWKs (RFC 7517)."""
+        now = self.clock()
+        return [as_jwk(kid, key) for kid, key in self._keys.current(now, at_once=True).verifying(now).items()]
+
+    async def record(self, subject: str, interaction: str, detail: Detail) -> None:
+        """One row of the audit trail for what an operator did at the command line."""
+        trail = self.trail(_system(subject, OPERATOR_ORGANIZATION, interaction))
+        await trail.append(trail.row(interaction, "complete", detail=detail))
 
     async def revoke(self, token_id: str, until: int) -> None:
         """From the next request on, the token with this `jti` (which expires at ``until``) is refused everywhere."""
@@ -205,20 +256,37 @@ class Gate:
 
     def trail(self, principal: Principal) -> Trail:
         """The audit trail in this caller's name."""
-        return Trail(self._journal, principal, pepper=self._keys.pepper, clock=self.clock)
+        return Trail(self._journal, principal, pepper=self._keys.held.pepper, clock=self.clock)
 
     async def check(self, principal: Principal) -> int:
-        """The policy epoch; Fault UNAUTHENTICATED for a token that has expired or was revoked."""
+        """The policy epoch; Fault UNAUTHENTICATED for a token that has expired or was revoked, or whose client is not
+        what it was then."""
         ledger = self._store.ledger
         if not principal.token_id:
             return 0
-        epoch, revoked = await ledger.several((POLICY_EPOCH, REVOKED + principal.token_id))
+        names = (
+            POLICY_EPOCH,
+            REVOKED + principal.token_id,
+            *((CLIENT + principal.client,) if principal.client else ()),
+        )
+        epoch, revoked, *registered = await ledger.several(names)
         if revoked is not None or self.clock() >= principal.until:
-            raise Fault(Kind.UNAUTHENTICATED, "A valid bearer token is needed.")
+            raise refusal()
+        if principal.client and not stands(registered[0], principal.epoch):
+            raise refusal()
+        if principal.issuer and principal.patient is not None:
+            await self._must_be_of(principal.organization, principal.patient)
         now = int(epoch.value) if epoch is not None else 0
         await self._labelled.look(now)
         await self._indexed.look(now)
         return now
+
+    async def _must_be_of(self, organization: str, patient: str) -> None:
+        """Fault UNAUTHENTICATED unless the organisation is the custodian of this Patient: an outside issuer speaks for
+        the patients of one custodian."""
+        record = await self._store.get(Key("Patient", patient))
+        if record is None or record.deleted or parse_facts(record.facts).custodian != organization:
+            raise refusal()
 
     async def scoped(
         self,

@@ -6,6 +6,7 @@ exists, so two processes that start at once end up with the same keys and nobody
 
 from __future__ import annotations
 
+import fcntl
 import os
 import secrets
 import stat
@@ -20,12 +21,20 @@ from cryptography.hazmat.primitives.asymmetric import ec
 _KEY_BYTES = 32
 
 
+class EarlierKey(msgspec.Struct, frozen=True):
+    """A key that signs no longer: its public half in PEM, and until when (milliseconds since 1970) it verifies."""
+
+    kid: str
+    public_key: str
+    until: int
+
+
 class Keys(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """The keys of one installation.
 
     ``issuer`` is the fixed `iss` and `aud` of its tokens (not the base URL, which may change). ``private_key`` is the
     ES256 key in PEM, ``kid`` its name in token headers. ``page_key`` (32 bytes) seals page tokens, ``pepper``
-    (32 bytes) keys the hashes of identifying values.
+    (32 bytes) keys the hashes of identifying values. ``earlier``: keys that tokens may still be signed with.
     """
 
     issuer: str
@@ -33,6 +42,7 @@ class Keys(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     private_key: str
     page_key: bytes
     pepper: bytes
+    earlier: tuple[EarlierKey, ...] = ()
 
     @cached_property
     def signing_key(self) -> ec.EllipticCurvePrivateKey:
@@ -47,20 +57,40 @@ class Keys(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         """The public half."""
         return self.signing_key.public_key()
 
+    @cached_property
+    def _verifying(self) -> dict[str, tuple[ec.EllipticCurvePublicKey, int | None]]:
+        earlier = {key.kid: (_public(key.public_key), key.until) for key in self.earlier}
+        return {**earlier, self.kid: (self.verifying_key, None)}
+
+    def verifying(self, now: int) -> dict[str, ec.EllipticCurvePublicKey]:
+        """The keys that tokens may be signed with now (milliseconds since 1970), by name."""
+        return {kid: key for kid, (key, until) in self._verifying.items() if until is None or now < until}
+
     def __repr__(self) -> str:
         return f"Keys(issuer={self.issuer!r}, kid={self.kid!r})"
 
 
+def _public(pem: str) -> ec.EllipticCurvePublicKey:
+    key = serialization.load_pem_public_key(pem.encode())
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise TypeError("not a P-256 key")
+    return key
+
+
+def _signing_key() -> str:
+    """A fresh one in PEM."""
+    private = ec.generate_private_key(ec.SECP256R1())
+    return private.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    ).decode()
+
+
 def make_keys() -> Keys:
     """Fresh keys."""
-    private = ec.generate_private_key(ec.SECP256R1())
-    pem = private.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
     return Keys(
         issuer=f"urn:fhirserver:{secrets.token_hex(16)}",
         kid=secrets.token_hex(8),
-        private_key=pem.decode(),
+        private_key=_signing_key(),
         page_key=secrets.token_bytes(_KEY_BYTES),
         pepper=secrets.token_bytes(_KEY_BYTES),
     )
@@ -73,6 +103,11 @@ def load_keys(path: Path) -> Keys:
     """
     if not path.exists():
         _create(path)
+    return read_keys(path)
+
+
+def read_keys(path: Path) -> Keys:
+    """The same of a file that must be there: OSError where it is not."""
     descriptor = os.open(path, os.O_RDONLY)
     with os.fdopen(descriptor, "rb") as file:
         mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
@@ -81,7 +116,7 @@ def load_keys(path: Path) -> Keys:
         raw = file.read()
     try:
         keys = msgspec.json.decode(raw, type=Keys)
-        usable = keys.verifying_key is not None
+        usable = bool(keys.verifying(0))
     except (msgspec.MsgspecError, ValueError, TypeError, UnsupportedAlgorithm):
         usable = False
     if (
@@ -94,15 +129,35 @@ def load_keys(path: Path) -> Keys:
     return keys
 
 
+def rotate(path: Path, now: int, *, keep: int) -> Keys:
+    """Put a fresh signing key into the file; tokens of the earlier one verify for ``keep`` milliseconds more (0: no
+    longer). One rotation at a time; whoever reads meanwhile reads the file as it was or as it will be."""
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        keys = load_keys(path)
+        public = keys.verifying_key.public_bytes(
+            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+        earlier = [*keys.earlier, EarlierKey(keys.kid, public.decode(), now + keep)] if keep else []
+        fresh = msgspec.structs.replace(
+            keys,
+            kid=secrets.token_hex(8),
+            private_key=_signing_key(),
+            earlier=tuple(key for key in earlier if now < key.until),
+        )
+        temporary = _written(path, fresh)
+        os.replace(temporary, path)
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+    return fresh
+
+
 def _create(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    temporary = _written(path, make_keys())
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(msgspec.json.format(msgspec.json.encode(make_keys()), indent=1))
-            file.flush()
-            os.fsync(file.fileno())
         try:
             os.link(temporary, path)
         except FileExistsError:
@@ -110,6 +165,21 @@ def _create(path: Path) -> None:
         _sync_folder(path.parent)
     finally:
         temporary.unlink()
+
+
+def _written(path: Path, keys: Keys) -> Path:
+    """A complete private file beside ``path`` that holds these keys."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(msgspec.json.format(msgspec.json.encode(keys), indent=1))
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        temporary.unlink()
+        raise
+    return temporary
 
 
 def _sync_folder(folder: Path) -> None:

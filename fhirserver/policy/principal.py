@@ -17,6 +17,7 @@ import jwt
 import msgspec
 
 from fhirserver.core.errors import Fault, Kind
+from fhirserver.policy.keyring import Keyring
 from fhirserver.policy.keys import Keys
 from fhirserver.policy.scopes import Scopes
 
@@ -35,7 +36,7 @@ LEEWAY_MILLISECONDS = 5_000
 
 _ALGORITHM = "ES256"
 _TYPE = "at+jwt"
-_LONGEST_TOKEN = 8192
+LONGEST_TOKEN = 8192
 
 
 class CallerClass(Enum):
@@ -59,6 +60,11 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     purpose: str | None = None
     role: str | None = None
     token_id: str = ""
+    client: str = ""
+    """The registered client behind the token, and its epoch then; empty for tokens of the command line."""
+    epoch: int = 0
+    issuer: str = ""
+    """The outside issuer of the token; empty: this installation."""
 
 
 class _Claims(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -74,6 +80,8 @@ class _Claims(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     patient: str | None = None
     purpose: str | None = None
     role: str | None = None
+    client_id: str = ""
+    epoch: int = 0
 
 
 def issue_token(keys: Keys, principal: Principal, now: int) -> str:
@@ -103,6 +111,8 @@ def issue_token(keys: Keys, principal: Principal, now: int) -> str:
         "patient": principal.patient,
         "purpose": principal.purpose,
         "role": principal.role,
+        "client_id": principal.client or None,
+        "epoch": principal.epoch or None,
         "jti": principal.token_id or secrets.token_urlsafe(16),
         "iat": now // 1000,
         "exp": principal.until // 1000,
@@ -122,45 +132,54 @@ def authenticate(keys: Keys, token: str | None, now: int) -> Principal:
 class Authenticator:
     """`authenticate` that remembers the signatures it has verified, by the hash of the whole token.
 
-    Only the arithmetic is remembered: expiry is checked each time, revocation by the gate.
+    Only the arithmetic is remembered, and only under the keys it was done with: expiry is checked each time, revocation
+    by the gate.
     """
 
-    def __init__(self, keys: Keys, *, size: int = 4096) -> None:
-        self._keys = keys
+    def __init__(self, keys: Keyring | Keys, *, size: int = 4096) -> None:
+        self._keys = keys if isinstance(keys, Keyring) else Keyring(keys)
         self._size = size
         self._verified: OrderedDict[bytes, _Claims] = OrderedDict()
+        self._generation = self._keys.generation
 
     def authenticate(self, token: str | None, now: int) -> Principal:
         """As the function of the same name."""
-        if not token or len(token) > _LONGEST_TOKEN or not token.isascii():
-            raise _refusal()
+        if not token or len(token) > LONGEST_TOKEN or not token.isascii():
+            raise refusal()
+        self._keys.current(now)
+        if self._keys.generation != self._generation:
+            self._verified.clear()
+            self._generation = self._keys.generation
         name = sha256(token.encode()).digest()
         claims = self._verified.get(name)
         if claims is None:
-            claims = _verify(self._keys, token)
+            claims = _verify(self._keys, token, now)
             self._verified[name] = claims
             while len(self._verified) > self._size:
                 self._verified.popitem(last=False)
         return _principal(claims, now)
 
 
-def _verify(keys: Keys, token: str) -> _Claims:
+def _verify(keys: Keyring, token: str, now: int) -> _Claims:
     try:
         header = jwt.get_unverified_header(token)
-        if header != {"alg": _ALGORITHM, "typ": _TYPE, "kid": keys.kid}:
-            raise _refusal()
+        kid = header.get("kid")
+        key = keys.verifying(kid, now) if isinstance(kid, str) else None
+        if key is None or header != {"alg": _ALGORITHM, "typ": _TYPE, "kid": kid}:
+            raise refusal()
+        issuer = keys.held.issuer
         claims: dict[str, Any] = jwt.decode(
             token,
-            keys.verifying_key,
+            key,
             algorithms=[_ALGORITHM],
-            audience=keys.issuer,
-            issuer=keys.issuer,
+            audience=issuer,
+            issuer=issuer,
             # The times are compared with the injected clock, in `_principal`.
             options={"require": ["exp", "iat"], "verify_exp": False, "verify_iat": False, "verify_nbf": False},
         )
         return msgspec.convert(claims, _Claims)
     except (jwt.PyJWTError, msgspec.ValidationError, ValueError, TypeError):
-        raise _refusal() from None
+        raise refusal() from None
 
 
 def _principal(claims: _Claims, now: int) -> Principal:
@@ -168,10 +187,10 @@ def _principal(claims: _Claims, now: int) -> Principal:
     good = now < until and issued <= now + LEEWAY_MILLISECONDS and claims.sub and claims.org and claims.jti
     if claims.caller is CallerClass.OPERATOR and until - issued > OPERATOR_MILLISECONDS:
         good = False
-    if (claims.caller is CallerClass.PATIENT) != bool(claims.patient):
+    if (claims.caller is CallerClass.PATIENT) != bool(claims.patient) or bool(claims.client_id) != bool(claims.epoch):
         good = False
     if not good:
-        raise _refusal()
+        raise refusal()
     return Principal(
         subject=claims.sub,
         organization=claims.org,
@@ -182,8 +201,11 @@ def _principal(claims: _Claims, now: int) -> Principal:
         role=claims.role,
         until=until,
         token_id=claims.jti,
+        client=claims.client_id,
+        epoch=claims.epoch,
     )
 
 
-def _refusal() -> Fault:
+def refusal() -> Fault:
+    """The one answer to whatever is not a good token."""
     return Fault(Kind.UNAUTHENTICATED, "A valid bearer token is needed.")

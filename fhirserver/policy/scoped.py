@@ -218,8 +218,9 @@ class Scoped(Charts):
 
     # -- reading many --------------------------------------------------------------------------------------------
 
-    async def scan(self, query: Query, batch: int = 256) -> AsyncIterator[list[Record]]:
-        """As `Store.scan`, of what the grant admits; ``query.visible`` is the grant's, whatever it was."""
+    async def scan(self, query: Query, batch: int = 256, *, told: bool = True) -> AsyncIterator[list[Record]]:
+        """As `Store.scan`, of what the grant admits; ``query.visible`` is the grant's, whatever it was. ``told``: what
+        has a body is shown, and so the audit names whom it is about; else `tell` says what is."""
         query = await self._narrowed(query)
         while True:
             withheld, last = 0, query.after
@@ -227,12 +228,18 @@ class Scoped(Charts):
                 last = records[-1].seq
                 shown = await self._shown(records, query)
                 withheld += len(records) - len(shown)
+                if told and query.bodies:
+                    self.tell(shown)
                 if shown:
                     yield shown
             if not withheld or query.limit is None:
                 return
             # What is withheld takes nobody's place: as many come from behind it.
             query = msgspec.structs.replace(query, after=last, limit=withheld)
+
+    def tell(self, records: Iterable[Record]) -> None:
+        """These are shown: the audit's outcome names whom they are about."""
+        self._note({record.facts for record in records})
 
     async def _narrowed(self, query: Query) -> Query:
         if query.terms or query.criteria:
@@ -249,10 +256,8 @@ class Scoped(Charts):
             if hidden:
                 records = [record for record in records if record.key not in hidden]
                 pairs = {(record.type, record.facts) for record in records}
-        if query.bodies:
-            self._note([facts for _, facts in pairs])
-            if any(type_ == "Person" or (self._bound and protected(facts)) for type_, facts in pairs):
-                records = await self._cut(records)
+        if query.bodies and any(type_ == "Person" or (self._bound and protected(facts)) for type_, facts in pairs):
+            records = await self._cut(records)
         return records
 
     async def count(self, query: Query) -> int:

@@ -73,21 +73,22 @@ class Matches:
     async def looks(
         self, *, after: int = 0, limit: int | None = None, bodies: bool = True, sorts: tuple[str, ...] = ()
     ) -> AsyncIterator[Look]:
-        """The matches behind ``after`` in seq order, at most ``limit``; the last look is up to `CURRENT` where there
-        are no more. Where candidates are asked one by one a look may hold none."""
+        """The matches behind ``after`` in seq order, at most ``limit``; `Scoped.tell` is left to who shows them. The
+        last look is up to `CURRENT` where there are no more. Where candidates are asked one by one a look may hold
+        none."""
         query = msgspec.structs.replace(
             self.query, after=max(after, self.query.after), sorts=sorts, bodies=bodies or not self.indexed
         )
         if self.indexed:
             given = 0
-            async for records in self._scoped.scan(msgspec.structs.replace(query, limit=limit)):
+            async for records in self._scoped.scan(msgspec.structs.replace(query, limit=limit), told=False):
                 given += len(records)
                 yield Look(records, records[-1].seq)
             if limit is None or given < limit:
                 yield Look([], CURRENT)
             return
         left = limit
-        async for records in self._scoped.scan(query, LOOK):
+        async for records in self._scoped.scan(query, LOOK, told=False):
             kept = records
             for each in self._filters:
                 kept = await each(kept) if kept else kept

@@ -8,7 +8,9 @@ patients. What is not admitted takes nobody's place on a page.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from itertools import islice
+from types import MappingProxyType
 from typing import NamedTuple
 
 import msgspec
@@ -39,9 +41,9 @@ class Wide(Scoped):
     """
 
     _so_far: tuple[_Shown, ...] = ()
-    _basis: tuple[str, ...] = ()
+    _basis: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 
-    async def scan(self, query: Query, batch: int = MOST) -> AsyncIterator[list[Record]]:
+    async def scan(self, query: Query, batch: int = MOST, *, told: bool = True) -> AsyncIterator[list[Record]]:
         """As `Store.scan`, of what the Consents of each batch's patients admit."""
         if query.terms or query.criteria:
             await self._gate.must_be_indexed()
@@ -54,6 +56,8 @@ class Wide(Scoped):
             async for records in self._store.scan(query, size):
                 shown = await self._decided(records, query, left)
                 left = None if left is None else left - len(shown)
+                if told and query.bodies:
+                    self.tell(shown)
                 if shown:
                     yield shown
                 if left == 0:
@@ -68,7 +72,6 @@ class Wide(Scoped):
         admitted = [record for record in records if view.admits(record)]
         shown = (await view._shown(admitted, query))[:left] if admitted else []
         if query.bodies:
-            self._note({record.facts for record in shown})
             self._keep(view, shown)
             self._handed.update((each.type, each.id, each.version) for each in shown if each.body is None)
         return shown
@@ -88,7 +91,7 @@ class Wide(Scoped):
         patients = frozenset().union(*(parse_facts(facts).owners for _, facts in pairs)) & (grant.patients or set())
         if patients:
             self._so_far = (*self._so_far, _Shown(pairs, patients, view._epoch, grant.until))
-            self._basis = tuple(dict.fromkeys((*self._basis, *grant.used(patients))))[:MOST_TOLD]
+            self._basis = {**self._basis, **{patient: grant.basis[patient] for patient in patients}}
 
     async def _openable(
         self, patients: Iterable[str], *, deleted: bool = False, as_of: int | None = None
@@ -111,6 +114,9 @@ class Wide(Scoped):
         view = await self._of(frozenset().union(self._patients_seen(), *map(owners_of, found)))
         given = await view.supporting(keys, custodians=custodians, patients=patients, as_of=as_of, bodies=bodies)
         self._handed |= view._handed
+        if bodies:
+            self._note([record.facts for record in given])
+            self._keep(view, filter(owners_of, given))
         return given
 
     async def _versions(self, query: HistoryQuery, batch: int) -> AsyncIterator[list[Record]]:
@@ -166,4 +172,5 @@ class Wide(Scoped):
         self._so_far = tuple(again.get(each, each) for each in self._so_far)  # which may be more by now
 
     def _used(self) -> Sequence[str]:
-        return self._basis
+        named = (name for patient in sorted(self._patients_seen()) for name in self._basis.get(patient, ()))
+        return tuple(islice(dict.fromkeys(named), MOST_TOLD))

@@ -77,6 +77,8 @@ def test_every_command_and_option_explains_itself() -> None:
         "person",
         "token",
         "consent",
+        "client",
+        "key",
         "check",
         "stats",
         "reindex",

@@ -15,6 +15,8 @@ from fhirserver.http.routes import ROUTES, Row
 from tests.build import load, observation, patient
 from tests.served import Served, served
 
+OAUTH = frozenset({"token", "introspect", "revoke"})
+"""What asks for a client's proof instead of a bearer token, and answers in OAuth's shape."""
 PROTECTED = [row for row in ROUTES if not row.public]
 ANSWERS_TO_NOBODY = {401, 403, 404}
 LISTS = {
@@ -83,7 +85,7 @@ BODIES = {
 
 
 def test_the_table_has_public_and_protected_rows() -> None:
-    assert {row.interaction for row in ROUTES if row.public} == {"health", "capabilities"}
+    assert {row.interaction for row in ROUTES if row.public} == {"health", "capabilities", "discovery", *OAUTH}
     assert {"read", "vread", "search-type", "$everything", "create", "update", "patch", "delete", "transaction"} <= {
         row.interaction for row in PROTECTED
     }
@@ -126,7 +128,20 @@ async def test_the_sweep(server: Served, row: Row) -> None:
                         assert answer.status_code == 401
 
 
-@pytest.mark.parametrize("row", [row for row in ROUTES if row.public], ids=lambda row: row.path)
+@pytest.mark.parametrize("row", [row for row in ROUTES if row.interaction in OAUTH], ids=lambda row: row.path)
+async def test_oauth_rows_ask_for_a_proof_of_their_own(server: Served, row: Row) -> None:
+    form = {"grant_type": "client_credentials", "scope": "system/*.rs", "token": server.token()}
+    async with httpx.AsyncClient(base_url=server.url) as client:
+        for token in (None, "bogus", server.token("member", org="x", seconds=1)[:-8] + "AAAAAAAA"):
+            headers = {"Authorization": f"Bearer {token}"} if token else {}
+            answer = await client.post(row.path, data=form, headers=headers)
+            assert (answer.status_code, answer.json()["error"]) == (401, "invalid_client")
+        assert (await client.get(row.path)).status_code == 405
+
+
+@pytest.mark.parametrize(
+    "row", [row for row in ROUTES if row.public and row.interaction not in OAUTH], ids=lambda row: row.path
+)
 async def test_public_rows_need_no_token(server: Served, row: Row) -> None:
     async with httpx.AsyncClient(base_url=server.url) as client:
         path = row.path.replace(

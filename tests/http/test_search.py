@@ -202,3 +202,13 @@ async def test_an_operator_is_told_how_a_search_is_answered(clinic: Served, quer
     assert "eva" not in answer.text
     member = await clinic.get(f"{query}&__explain=true", clinic.token("member", org="clinic"))
     assert member.json()["resourceType"] == "Bundle"
+
+
+async def test_punctuation_does_not_count_in_a_string(server: Served) -> None:
+    people = [patient("a", name=[{"family": "O'Brien-Smith"}]), patient("b", name=[{"family": "-"}])]
+    await load(server.gate, people)
+    for asked in ("obrien", "O'BRIEN", "o\u2019brien", "o-brien-s"):
+        assert names(await server.get("Patient", params={"name": asked})) == ["Patient/a"], asked
+    assert names(await server.get("Patient?name:exact=-")) == ["Patient/b"]
+    assert names(await server.get("Patient?family:missing=true")) == []
+    assert (await server.get("Patient?name=-")).status_code == 400

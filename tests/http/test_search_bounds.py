@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+
 import pytest
 
+from fhirserver.core.model import Query, Record
 from fhirserver.core.search import parse
 from fhirserver.core.search.values import escape, split, unescape
 from fhirserver.http import sorted as sorted_
 from fhirserver.http.asking import MOST_PAIRS
 from fhirserver.http.valuesets import MOST_CODES, MOST_NAMED, NOTHING_KNOWN
 from fhirserver.policy import search
+from fhirserver.policy.gate import Scoped
 from tests.build import load, observation, patient
 from tests.served import Served
 
@@ -114,3 +119,67 @@ def test_values_are_split_at_what_no_backslash_stands_before() -> None:
 def test_a_search_of_one_type_takes_as_many_ids_as_values() -> None:
     found = parse(("Patient",), [("_id", ",".join(f"a{at}" for at in range(500)))], now=0, values=NOTHING_KNOWN)
     assert len(found.keys or ()) == 500
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "Observation?code=8480-6",
+        "Observation?_sort=_id",
+        "Observation?subject:Patient.name=f",
+        "Observation?code:text=x&_summary=count",
+        "DocumentReference/$docref?patient=p",
+        "$meta",
+        "Observation/_history",
+    ],
+)
+async def test_a_client_that_leaves_ends_what_is_looked_for_within_a_second(
+    server: Served, monkeypatch: pytest.MonkeyPatch, query: str
+) -> None:
+    await load(server.gate, [patient("p"), observation("o", "p")])
+    working = asyncio.Event()
+    ended = asyncio.Event()
+
+    async def endless(self: Scoped, query: Query, batch: int = 256, **how: bool) -> AsyncIterator[list[Record]]:
+        try:
+            working.set()
+            await asyncio.sleep(30)
+            yield []
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(Scoped, "scan", endless)
+    monkeypatch.setattr(Scoped, "history", endless)
+    async with server.client() as client:
+        asking = asyncio.create_task(client.get(query))
+        await asyncio.wait_for(working.wait(), 5)
+        asking.cancel()
+    await asyncio.wait_for(ended.wait(), 1)
+
+
+async def test_a_client_that_leaves_ends_the_reads_of_its_batch(
+    server: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    await load(server.gate, [patient("p"), observation("o", "p")])
+    working, ended = asyncio.Event(), asyncio.Event()
+    begun: list[Query] = []
+
+    async def endless(self: Scoped, query: Query, batch: int = 256, **how: bool) -> AsyncIterator[list[Record]]:
+        try:
+            begun.append(query)
+            working.set()
+            await asyncio.sleep(30)
+            yield []
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(Scoped, "scan", endless)
+    reads = [{"request": {"method": "GET", "url": "Observation?code=8480-6"}} for _ in range(3)]
+    async with server.client() as client:
+        asking = asyncio.create_task(client.post("", json={"resourceType": "Bundle", "type": "batch", "entry": reads}))
+        await asyncio.wait_for(working.wait(), 5)
+        asking.cancel()
+    await asyncio.wait_for(ended.wait(), 1)
+    await asyncio.sleep(0.1)
+    assert len(begun) == 1
+    assert "unexpected failure" not in caplog.text

@@ -227,3 +227,51 @@ async def test_its_history_is_of_what_is_open_now(world: Served) -> None:
     assert told[:2] == ["o7a", "o0a"]
     assert sorted(told) == sorted([*(name.partition("/")[2] for name in EXPECTED if name != EXPECTED[3]), "o7a", "o0a"])
     assert "total" not in answer.json()
+
+
+async def with_a_device(world: Served) -> None:
+    """An Observation of `p0` that was made with the Device of `p7`."""
+    device = {"resourceType": "Device", "id": "pump", "patient": {"reference": "Patient/p7"}}
+    made = observation("made", "p0", device={"reference": "Device/pump"})
+    await load(world.gate, [device, made], organization="north")
+
+
+@pytest.mark.parametrize("most", [0, 4_000], ids=["wide", "listed"])
+async def test_the_audit_names_whom_was_included(world: Served, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    monkeypatch.setattr(dossier, "MOST_LISTED", most)
+    await with_a_device(world)
+    answer = await world.get("Observation?_id=made&_include=Observation:device", app(world))
+    assert names(answer, "include") == ["Device/pump"]
+    (row,) = [row for row in await world.audit() if row.interaction == "search-type" and row.intent is not None]
+    assert row.patients == ("p0", "p7")
+
+
+async def test_what_has_been_included_must_stay_open_while_the_answer_runs(world: Served) -> None:
+    await with_a_device(world)
+    scoped = await over_everybody(world)
+    key = Key("Device", "pump")
+    assert await scoped.supporting([key], custodians=frozenset({"north"}), patients=None)
+    await revoke(world, "p7")
+    with pytest.raises(Fault):
+        await scoped.still_admitted()
+
+
+@pytest.mark.parametrize("most", [0, 4_000], ids=["wide", "listed"])
+@pytest.mark.parametrize(
+    ("query", "patients"),
+    [
+        ("Patient?_count=1", ("p0",)),  # though the next one was looked at to see whether there is one
+        ("Patient?_count=1&_sort=-_id", ("p7",)),
+        ("Observation?code:text=nothing", ()),
+        ("Practitioner?_has:Observation:performer:code=8480-6", ()),
+    ],
+)
+async def test_the_audit_names_nobody_who_was_looked_at_and_not_shown(
+    world: Served, monkeypatch: pytest.MonkeyPatch, query: str, patients: tuple[str, ...], most: int
+) -> None:
+    monkeypatch.setattr(dossier, "MOST_LISTED", most)
+    assert (await world.get(query, app(world))).status_code == 200
+    (row,) = [row for row in await world.audit() if row.interaction == "search-type" and row.intent is not None]
+    assert row.patients == patients
+    if not most:
+        assert row.detail.get("consents", []) == [name for each in patients for name in await consents_of(world, each)]

@@ -7,7 +7,7 @@ import json
 import logging
 import sqlite3
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +20,7 @@ from fhirserver.core.errors import Fault, Kind
 from fhirserver.core.model import AuditRow
 from fhirserver.core.validate import parse
 from fhirserver.http import stream
-from fhirserver.http.stream import Streaming
+from fhirserver.http.stream import Left, Streaming
 from fhirserver.policy.consenting import grant_consent, revoke_consent
 from fhirserver.policy.gate import Put
 from tests.build import load, observation, organization, patient
@@ -313,3 +313,63 @@ async def test_withdrawal_ends_the_reading_of_a_large_binary(server: Served) -> 
     assert await reads(server, within=2) == ["cut"]
     assert len(await reader.read()) < 20_000_000
     writer.close()
+
+
+class Slow:
+    """An answer whose first piece never comes. ``ended``: the work on it has been stopped."""
+
+    def __init__(self) -> None:
+        self.ended = False
+
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        try:
+            await asyncio.Event().wait()
+            yield b"{}"
+        finally:
+            self.ended = True
+
+    def answer(self, still_admitted: Callable[[], Awaitable[None]], *, stall_seconds: float = 60) -> Streaming:
+        return Streaming(
+            chunks=self.chunks(),
+            headers={},
+            disclosure=nullcontext(Note()),
+            still_admitted=still_admitted,
+            sent=lambda: 0,
+            stall_seconds=stall_seconds,
+        )
+
+
+async def admitted() -> None:
+    """The grant holds."""
+
+
+async def nothing_is_sent(message: Message) -> None:
+    raise AssertionError(message)
+
+
+async def test_a_reader_that_leaves_before_the_first_byte_ends_the_work_within_a_second() -> None:
+    async def gone() -> Message:
+        await asyncio.sleep(0.1)
+        return {"type": "http.disconnect"}
+
+    slow = Slow()
+    with pytest.raises(Left):
+        await asyncio.wait_for(slow.answer(admitted)({"method": "GET"}, gone, nothing_is_sent), 1)
+    assert slow.ended
+
+
+async def test_a_withdrawal_before_the_first_byte_ends_the_work_within_a_second_and_is_an_ordinary_refusal() -> None:
+    async def refuse() -> None:
+        raise Fault(Kind.FORBIDDEN, "no longer")
+
+    slow = Slow()
+    with pytest.raises(Fault):
+        await asyncio.wait_for(slow.answer(refuse)({"method": "GET"}, asyncio.Event().wait, nothing_is_sent), 1)
+    assert slow.ended
+
+
+async def test_a_reader_that_waits_for_the_first_byte_is_not_dropped_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "RECHECK_SECONDS", 0.01)
+    answer = Slow().answer(admitted, stall_seconds=0.02)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(answer({"method": "GET"}, asyncio.Event().wait, nothing_is_sent), 0.3)

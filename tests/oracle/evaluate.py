@@ -15,7 +15,7 @@ from fhirserver.core.definitions import RESOURCE_TYPES, SearchParameter, search_
 from tests.oracle.extract import JSON, elements, local
 from tests.oracle.match import Matcher, quantities, strings
 from tests.oracle.reading import Reading, Unreadable
-from tests.oracle.values import End, dates, fold
+from tests.oracle.values import End, bare, dates
 
 Pairs = Sequence[tuple[str, str]]
 RESULT = ("_sort", "_include", "_revinclude", "_include:iterate", "_revinclude:iterate", "_count", "_total", "_summary")
@@ -195,7 +195,7 @@ class World:
         if parameter.type in ("number", "quantity"):
             return min((span.low for node in nodes for span, _ in quantities(node, self.reading)), default=None)
         if parameter.type == "string":
-            return next((fold(text) for node in nodes for text in strings(node)), None)
+            return next((bare(text) for node in nodes for text in strings(node) if bare(text)), None)
         if parameter.type in ("token", "uri"):
             return next(
                 (str(node.value).lower() if node.value in (True, False) else node.value for node in nodes), None

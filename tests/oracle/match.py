@@ -12,7 +12,7 @@ from fhirserver.core.definitions import RESOURCE_TYPES, SearchParameter
 from tests.oracle.extract import JSON, Node, below, elements, local
 from tests.oracle.reading import Reading, Unreadable
 from tests.oracle.units import UCUM, factor
-from tests.oracle.values import BEGINNING, NEVER, Span, asked_date, asked_number, closed, compare, dates, fold
+from tests.oracle.values import BEGINNING, NEVER, Span, asked_date, asked_number, bare, closed, compare, dates, fold
 
 Test = Callable[[Node], bool]
 _ID = re.compile(r"[A-Za-z0-9.-]{1,64}")
@@ -173,8 +173,8 @@ class Matcher:
             if modifier == "exact":
                 return text in parts
             if modifier == "contains":
-                return any(fold(text) in fold(part) for part in parts)
-            return any(fold(part).startswith(fold(text)) for part in parts)
+                return any(bare(text) in bare(part) for part in parts)
+            return any(bare(part).startswith(bare(text)) for part in parts if bare(part))
 
         return test
 

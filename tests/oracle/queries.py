@@ -20,7 +20,7 @@ from tests.oracle.evaluate import references
 from tests.oracle.extract import JSON, Node, below, elements
 from tests.oracle.kinds import KINDS
 from tests.oracle.match import displays, distance, strings
-from tests.oracle.values import PREFIXES, fold
+from tests.oracle.values import PREFIXES, bare
 
 Pair = tuple[str, str]
 
@@ -240,7 +240,7 @@ class Asker:
             start = self.one([0, 0, self.random.randrange(len(text))])
             text = text[start : start + self.random.randint(1, len(text))]
         text = self.one([text, text.upper(), text.lower()]).strip()
-        return escaped(text) if fold(text) else "a"
+        return escaped(text) if bare(text) else "a"
 
     def _string(self, modifier: str, node: Node | None) -> str:
         known = strings(node) if node else []

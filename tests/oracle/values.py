@@ -50,6 +50,11 @@ def fold(text: str) -> str:
     return " ".join(plain.casefold().split())
 
 
+def bare(text: str) -> str:
+    """`fold`, without punctuation."""
+    return fold("".join(each for each in fold(text) if unicodedata.category(each)[0] != "P"))
+
+
 _DATE = re.compile(
     r"(\d{4})(?:-(\d\d)(?:-(\d\d)(?:T(\d\d):(\d\d)(?::(\d\d)(?:\.(\d{1,9}))?)?(Z|[+-]\d\d:\d\d)?)?)?)?", re.ASCII
 )

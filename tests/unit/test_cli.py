@@ -19,11 +19,16 @@ from fhirserver import config
 from fhirserver.cli import explain, serve, session
 from fhirserver.config import mongo_place
 from fhirserver.core.errors import Fault, Kind, Unavailable
+from fhirserver.policy.keys import load_keys
+from fhirserver.policy.principal import CallerClass, Principal, authenticate, issue_token
+from fhirserver.policy.scopes import Scopes
 from fixtures import charts
+from tests.clients import jwk, jwks
 from tests.stores import client_of, database_of, fresh
 
 Done = subprocess.CompletedProcess[str]
 Run = Callable[..., Done]
+NOW = 1_800_000_000_000
 DEMO = Path(charts.__file__).parent / "demo"
 
 
@@ -45,6 +50,17 @@ def run(tmp_path: Path) -> Run:
         )
 
     return command
+
+
+def operator() -> Principal:
+    """An operator for half an hour."""
+    return Principal(
+        subject="test",
+        organization="operator",
+        caller=CallerClass.OPERATOR,
+        scopes=Scopes("system/*.rs"),
+        until=NOW + 1_800_000,
+    )
 
 
 def sentence(done: Done, code: int) -> str:
@@ -95,6 +111,15 @@ MISTAKES: tuple[tuple[tuple[str, ...], int, str], ...] = (
     (("consent", "grant", "--patient", "a", "--org", "operator", "--labels", ","), 1, "--labels"),
     (("consent", "grant", "--patient", "a", "--org", "operator", "--project", ""), 1, "--project"),
     (("consent", "revoke", "--person", "nobody", "--org", "operator"), 1, "nobody"),
+    (("client", "add", "bulk", "--jwks", "nowhere.json"), 2, "--org"),
+    (("client", "add", "bulk", "--org", "operator", "--jwks", "nowhere.json"), 1, "nowhere.json"),
+    (("client", "add", "bulk", "--org", "operator"), 1, "its keys"),
+    (("client", "add", "bulk", "--org", "operator", "--jwks-url", "http://x/"), 1, "https://"),
+    (("client", "add", "bulk", "--org", "nobody", "--jwks-url", "https://x/"), 1, "fhirserver org add"),
+    (("client", "add", "bulk", "--org", "operator", "--jwks-url", "https://x/", "--as", "operator"), 2, "--as"),
+    (("client", "show", "nobody"), 1, "fhirserver client list"),
+    (("client", "disable", "nobody"), 1, "fhirserver client list"),
+    (("client", "remove", "../nobody"), 1, "fhirserver client list"),
     (("person", "link", "Patient/1", "2"), 1, "Patient/1"),
     (("person", "link", "p", "nobody"), 1, "nobody"),
     (("person", "unlink", "nobody", "1"), 1, "nobody"),
@@ -406,3 +431,50 @@ def test_a_failure_becomes_one_line(failure: Exception, told: str) -> None:
 
 def test_a_defect_of_ours_is_not_dressed_up_as_a_mistake() -> None:
     assert explain(RuntimeError("a defect")) == ("", 1)
+
+
+def test_a_client_is_registered_shown_disabled_and_removed(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "jwks.json").write_text(json.dumps(jwks()))
+    assert run("org", "add", "Reader").stdout == "reader\n"
+    words = ("--org", "reader", "--jwks", "jwks.json", "--scope", "system/Patient.rs", "--purpose", "TREAT")
+    added = run("client", "add", "bulk", *words)
+    assert (added.returncode, added.stdout) == (0, "bulk\n")
+    assert "--replace" in sentence(run("client", "add", "bulk", *words), 1)
+    shown = json.loads(run("client", "show", "bulk").stdout)
+    assert shown == {
+        "id": "bulk", "organization": "reader", "class": "third-party", "scope": "system/Patient.rs",
+        "jwks": jwks(), "purpose": "TREAT", "enabled": True, "epoch": 1,
+    }  # fmt: skip
+    assert run("client", "disable", "bulk").returncode == 0
+    assert [each["enabled"] for each in json.loads(run("client", "list", "--json").stdout)] == [False]
+    assert "bulk  reader        third-party  no       system/Patient.rs" in run("client", "list").stdout
+    assert run("client", "enable", "bulk").returncode == 0
+    assert run("client", "add", "bulk", "--replace", *words).returncode == 0
+    assert run("client", "remove", "bulk").returncode == 0
+    assert json.loads(run("client", "list", "--json").stdout) == []
+
+
+def test_a_private_key_is_not_registered_and_not_repeated(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "jwks.json").write_text(json.dumps({"keys": [jwk("RS384", d="very-secret")]}))
+    told = sentence(run("client", "add", "bulk", "--org", "operator", "--jwks", "jwks.json"), 1)
+    assert "private key" in told
+    assert "very-secret" not in told
+    (tmp_path / "jwks.json").write_text("very-secret")
+    assert "very-secret" not in sentence(run("client", "add", "bulk", "--org", "operator", "--jwks", "jwks.json"), 1)
+
+
+def test_a_rotated_key_leaves_earlier_tokens_good_unless_it_is_dropped(run: Run, tmp_path: Path) -> None:
+    run("stats")
+    path = tmp_path / "data" / "fhir.db.keys.json"
+    first = load_keys(path)
+    token = issue_token(first, operator(), NOW)
+    second = run("key", "rotate").stdout.strip()
+    assert [line.split()[:2] for line in run("key", "list").stdout.splitlines()[1:]] == [
+        [second, "yes"],
+        [first.kid, "no"],
+    ]
+    assert authenticate(load_keys(path), token, NOW).subject == "test"
+    third = run("key", "rotate", "--drop").stdout.strip()
+    assert [line.split()[0] for line in run("key", "list").stdout.splitlines()[1:]] == [third]
+    with pytest.raises(Fault):
+        authenticate(load_keys(path), token, NOW)

@@ -27,6 +27,7 @@ def test_every_row_can_be_set_by_its_variable() -> None:
         "FHIRSERVER_CONDITIONAL_DELETE": "multiple",
         "FHIRSERVER_REFERENTIAL_INTEGRITY": "warn",
         "FHIRSERVER_CORS_ORIGINS": "https://app.example.org",
+        "FHIRSERVER_OUTBOUND_LOOPBACK": "true",
     }
     for row in rows():
         value = other.get(row.variable) or ("7" if row.default.isdecimal() else "other")

@@ -151,7 +151,7 @@ def test_other_entries_of_the_same_content_need_another_index_version() -> None:
         entries = msgspec.structs.asdict(extract(resource))
         del entries["topics"]  # no index entry
         digest.update(msgspec.json.encode(entries))
-    assert (definitions.INDEX_VERSION, digest.hexdigest()) == (3, "513c5a00d8413038")
+    assert (definitions.INDEX_VERSION, digest.hexdigest()) == (4, "513c5a00d8413038")
 
 
 def test_a_type_has_its_own_and_the_common_parameters() -> None:

@@ -10,7 +10,7 @@ import pytest
 from fhirserver.core.composites import KEY_LIMIT
 from fhirserver.core.index import extract
 from fhirserver.core.model import MAX_TIME, MIN_TIME, Index
-from fhirserver.core.values import MAX_NUMBER, MIN_NUMBER, TEXT_LIMIT, exact, local, normalise
+from fhirserver.core.values import MAX_NUMBER, MIN_NUMBER, TEXT_LIMIT, exact, local, normalise, unpunctuated
 from tests.indexed import of, terms
 
 LOINC = "http://loinc.org"
@@ -203,6 +203,29 @@ def test_local_references_only() -> None:
 )
 def test_a_text_is_folded(text: str, normal: str) -> None:
     assert normalise(text) == normal
+
+
+@pytest.mark.parametrize(
+    ("text", "looked_for"),
+    [
+        ("O'Brien-Smith", "obriensmith"),
+        ("O\u2019Brien", "obrien"),
+        ("J. R.", "j r"),
+        ("1 Main St., Apt. #2", "1 main st apt 2"),
+        ("a - b", "a b"),
+        ("5+5 < 11 $", "5+5 < 11 $"),
+        ("Zoë", "zoe"),
+        ("-", ""),
+    ],
+)
+def test_punctuation_does_not_count(text: str, looked_for: str) -> None:
+    assert unpunctuated(text) == looked_for
+
+
+def test_a_text_of_punctuation_alone_is_there_and_found_as_it_is() -> None:
+    index = extract({"resourceType": "Patient", "id": "p", "name": [{"family": "-"}]})
+    assert "Patient|family:exact=-" in index.terms
+    assert not [text for name, text in index.texts if name == "Patient|family"]
 
 
 def test_a_name_is_found_by_each_of_its_parts() -> None:

@@ -23,7 +23,7 @@ from fhirserver.core.search.ordered import dated, numbered, quantity, quantity_p
 from fhirserver.core.search.references import reference_forms, targets
 from fhirserver.core.search.tokens import token_form, token_of
 from fhirserver.core.search.values import split, unescape
-from fhirserver.core.values import normalise
+from fhirserver.core.values import unpunctuated
 
 _KEYED = ("token", "reference")
 
@@ -104,7 +104,7 @@ def _possible(asked: Asked) -> tuple[str, ...]:
 def _on(asked: Asked, value: _Value, name: str) -> Criterion:
     """A component that is no token on the entries of ``name``; a quantity without its unit."""
     if value.part.kind == "string":
-        normal = normalise(unescape(value.text))
+        normal = unpunctuated(unescape(value.text))
         if not normal:
             raise refused(asked.label, "has no letter or digit to look for")
         return Text(name, normal)

@@ -17,7 +17,7 @@ from fhirserver.core.search.ordered import dated, near, numbered, quantity
 from fhirserver.core.search.references import reference
 from fhirserver.core.search.tokens import tokens
 from fhirserver.core.search.values import unescape
-from fhirserver.core.values import TEXT_LIMIT, exact, normalise
+from fhirserver.core.values import TEXT_LIMIT, exact, unpunctuated
 
 MODIFIERS: dict[str, frozenset[str]] = {
     "number": frozenset({"missing"}),
@@ -67,7 +67,7 @@ def _string(asked: Asked, modifier: str, value: str) -> Criterion:
     text = unescape(value)
     if modifier == "exact":
         return Has((f"{asked.name}:exact={exact(text)}",))
-    normal = normalise(text)
+    normal = unpunctuated(text)
     if not normal:
         raise refused(asked.label, "has no letter or digit to look for")
     return Text(asked.name, normal, "contains" if modifier == "contains" else "starts")

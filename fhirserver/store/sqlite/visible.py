@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection, Iterable
-from functools import lru_cache
+from weakref import WeakKeyDictionary
 
 import msgspec
 
@@ -18,6 +18,7 @@ SHIFT = 40
 MASK = (1 << SHIFT) - 1
 _MEMO = 10_000
 _LARGE = 64
+_GRANTS = 64
 _ints = msgspec.json.Decoder(list[int]).decode
 _strings = msgspec.json.Decoder(list[str]).decode
 
@@ -74,13 +75,19 @@ class Admission:
 def admission(texts: Texts, visible: Visible, other_than: str | None) -> Admission:
     """An Admission for a query of the store with these texts: the same for one grant's many, if that is a small one."""
     sets = (owners for clause in visible.clauses for owners in (clause.owners, clause.any_owner) if owners)
-    shared = sum(map(len, sets)) <= _LARGE
-    return _shared(texts, visible, other_than) if shared else Admission(visible, other_than)
+    if sum(map(len, sets)) > _LARGE:
+        return Admission(visible, other_than)
+    known = _shared.setdefault(texts, {})
+    found = known.get((visible, other_than))
+    if found is None:
+        if len(known) >= _GRANTS:
+            known.clear()
+        found = known[visible, other_than] = Admission(visible, other_than)
+    return found
 
 
-@lru_cache(maxsize=64)
-def _shared(_store: Texts, visible: Visible, other_than: str | None) -> Admission:
-    return Admission(visible, other_than)
+_shared: WeakKeyDictionary[Texts, dict[tuple[Visible, str | None], Admission]] = WeakKeyDictionary()
+"""They end with the store's texts: ids of another store, or of a transaction, mean something else."""
 
 
 _PARTIES, _OWNERS, _LABELS = (f"json_each(f.text, '$[{at}]')" for at in (1, 2, 3))
