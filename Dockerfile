@@ -23,6 +23,6 @@ VOLUME /var/lib/fhirserver
 EXPOSE 8000
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s \
-    CMD ["python", "-c", "import os, urllib.request; urllib.request.urlopen(f\"http://127.0.0.1:{os.environ['FHIRSERVER_PORT']}/health/live\", timeout=2)"]
+    CMD ["python", "-c", "import os, ssl, urllib.request; tls = bool(os.environ.get('FHIRSERVER_TLS_CERTIFICATE')); urllib.request.urlopen(f\"http{'s' * tls}://127.0.0.1:{os.environ['FHIRSERVER_PORT']}/health/live\", timeout=2, context=ssl._create_unverified_context() if tls else None)"]
 ENTRYPOINT ["fhirserver"]
 CMD ["serve"]

@@ -40,3 +40,10 @@ db.getSiblingDB("admin").createRole({
   ],
   roles: [],
 });
+
+// Role `fhirserverPurge`: for the user with whom an operator runs `fhirserver purge`. No server has it.
+db.getSiblingDB("admin").createRole({
+  role: "fhirserverPurge",
+  privileges: [may("history", "remove")],
+  roles: ["fhirserverStore"],
+});

@@ -16,6 +16,7 @@ from fhirserver.core.page import NONCE_BYTES
 from fhirserver.core.sensitive import Lists, lists_of, put_in_force
 from fhirserver.http.application import Application
 from fhirserver.http.server import Server
+from fhirserver.http.streams import Streams
 from fhirserver.http.supporting import Closures
 from fhirserver.policy.gate import Gate, Integrity
 from fhirserver.policy.issuers import load_issuers
@@ -58,6 +59,7 @@ async def opened(
             clock=clock,
             operators=settings.operator_tokens,
             integrity=integrity,
+            per_minute=settings.requests_per_minute,
             keys_path=settings.keys_path,
             outbound=Outbound(loopback=settings.outbound_loopback, ca_file=settings.outbound_ca),
             issuers=issuers,
@@ -91,6 +93,7 @@ def application(runtime: Runtime) -> Application:
             clock=runtime.clock,
             nonce=lambda: os.urandom(NONCE_BYTES),
             closures=Closures(),
+            streams=Streams(per_client=settings.max_client_streams, in_all=settings.max_streams),
             base_url=settings.base_url,
             page_minutes=settings.page_token_minutes,
             stall_seconds=settings.stall_seconds,

@@ -58,6 +58,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         str,
         _row("The root that clients see, without `/FHIR/R4`, when behind a proxy; empty: as each request names it."),
     ] = ""
+    tls_certificate: Annotated[
+        str,
+        _row(
+            "A file with the PEM certificate and its chain: `serve` then speaks HTTPS (TLS 1.2 and later) itself."
+            " Needs `FHIRSERVER_TLS_KEY`. A renewed one counts from the next start."
+        ),
+    ] = ""
+    tls_key: Annotated[str, _row("A file with the PEM key of that certificate, not encrypted, mode 0600.")] = ""
     workers: Annotated[int, _row("Server processes.", ge=1, le=64)] = 1
     log_level: Annotated[
         Literal["critical", "error", "warning", "info", "debug"], _row("The least important log line that is written.")
@@ -80,6 +88,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     ] = 32 << 20
     max_binary: Annotated[int, _row("The largest raw content of a Binary in bytes.", ge=1024, le=1 << 30)] = 64 << 20
     max_entries: Annotated[int, _row("The most entries of a batch or transaction.", ge=1, le=100_000)] = 10_000
+    requests_per_minute: Annotated[
+        int,
+        _row(
+            "Requests that one client may make in a minute over all servers of the store, the entries of a batch"
+            " counted one by one; beyond them 429. 0: no limit.",
+            ge=0,
+            le=1_000_000,
+        ),
+    ] = 0
+    max_streams: Annotated[
+        int,
+        _row("Answers of more than 64 KiB that one server process sends at once; beyond them 503.", ge=1, le=100_000),
+    ] = 256
+    max_client_streams: Annotated[int, _row("The same for one client; beyond them 429.", ge=1, le=100_000)] = 32
     conditional_delete: Annotated[
         Literal["single", "multiple"],
         _row("Whether a conditional delete that matches several resources is refused or deletes them all."),
@@ -114,13 +136,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         _row("A file of certificates (PEM) that the server trusts when it fetches key sets; empty: the system's."),
     ] = ""
 
+    def __repr__(self) -> str:
+        given = [name for name in self.__struct_fields__ if name not in _SECRET]
+        return f"Settings({', '.join(f'{name}={getattr(self, name)!r}' for name in given)})"
+
     @property
     def root(self) -> str:
         """The root URL that clients see, without a slash at the end and without `/FHIR/R4`."""
         if self.base_url:
             return self.base_url.rstrip("/")
         host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.host, self.host)  # noqa: S104  a comparison, not a bind
-        return f"http://[{host}]:{self.port}" if ":" in host and "[" not in host else f"http://{host}:{self.port}"
+        scheme = "https" if self.tls_certificate else "http"
+        return (
+            f"{scheme}://[{host}]:{self.port}" if ":" in host and "[" not in host else f"{scheme}://{host}:{self.port}"
+        )
 
     @property
     def base(self) -> str:
@@ -198,6 +227,7 @@ def _scheme(url: str) -> str:
 
 
 _HINTS: dict[str, Any] = get_type_hints(Settings, include_extras=True)
+_SECRET = frozenset(name for name, hint in _HINTS.items() if (hint.__metadata__[0].extra or {}).get("secret"))
 
 
 class Row(msgspec.Struct, frozen=True):

@@ -12,7 +12,7 @@ import sys
 
 import typer
 
-from fhirserver.cli import bench, client, consent, demo, ingest, key, org, person, serve, token, upkeep
+from fhirserver.cli import bench, client, consent, demo, ingest, key, org, person, purge, serve, token, upkeep
 from fhirserver.core.errors import Fault
 
 app = typer.Typer(
@@ -37,6 +37,7 @@ app.command()(upkeep.check)
 app.command()(upkeep.stats)
 app.command()(upkeep.reindex)
 app.command()(upkeep.relabel)
+app.command()(purge.purge)
 app.command()(bench.bench)
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from fhirserver import config
-from fhirserver.cli import session
+from fhirserver.cli import session, tls
 from fhirserver.cli.console import StoreUrl, say
 
 FACTORY = "fhirserver.app:create"
@@ -34,6 +34,8 @@ def run(settings: config.Settings, *, factory: str = FACTORY, listening: socket.
 
     The store is opened once before the first worker starts, so that what is wrong with it is told in a sentence.
     """
+    if settings.tls_certificate or settings.tls_key:
+        tls.context(settings.tls_certificate, settings.tls_key)
     with listening or listen(settings.host, settings.port) as listening:
         port = listening.getsockname()[1]
         _hand_down(settings, port)
@@ -95,6 +97,9 @@ def _serve(settings: config.Settings, listening: socket.socket, factory: str) ->
         proxy_headers=False,
         timeout_graceful_shutdown=settings.shutdown_seconds,
         backlog=2048,
+        ssl_certfile=settings.tls_certificate or None,
+        ssl_keyfile=settings.tls_key or None,
+        ssl_context_factory=tls.of_worker if settings.tls_certificate else None,
     )
     if settings.workers > 1:
         Multiprocess(options, sockets=[listening]).run()

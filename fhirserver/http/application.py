@@ -18,6 +18,7 @@ from fhirserver.core.errors import Fault, Kind
 from fhirserver.http import cors
 from fhirserver.http.capabilities import refused
 from fhirserver.http.exchange import Exchange
+from fhirserver.http.failures import trace
 from fhirserver.http.negotiation import HEAD_ONLY, content_type, pretty
 from fhirserver.http.respond import SECURITY_HEADERS, Refused, refusal
 from fhirserver.http.routes import ROUTES, Row
@@ -40,7 +41,7 @@ class Application:
         self._table = [(row, row.pattern()) for row in routes]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange = Exchange(scope, send, origins=self._server.cors_origins)
+        exchange = Exchange(scope, send, origins=self._server.cors_origins, tls=self._server.tls)
         row: Row | None = None
         try:
             if scope["method"] == "OPTIONS":
@@ -56,8 +57,9 @@ class Application:
         except Left as reason:
             _log.warning("%s %s cut: %s", exchange.request_id, row.interaction if row else "none", reason)
             return
-        except Exception:  # a defect of ours: logged with its trace, told without
-            _log.exception("unexpected failure in %s", row.interaction if row else "routing")
+        except Exception as error:  # a defect of ours: logged with its trace, told without
+            name = row.interaction if row else "routing"
+            _log.error("%s unexpected failure in %s: %s", exchange.request_id, name, trace(error))
             response = refusal(Fault(Kind.INTERNAL, "The server failed; the failure has been logged."))
         await self._answer(response, exchange, row, receive)
 
@@ -69,13 +71,13 @@ class Application:
             _log.warning("%s %s cut: %s", exchange.request_id, name, reason)
             if isinstance(reason, Left):
                 return
-            raise
+            raise Aborted(str(reason), reason.fault) from None  # uvicorn logs it, with all that led to it
         except Exception as error:  # the same, while the answer is being made
-            if exchange.status:
-                raise
             if not isinstance(error, Fault):
-                _log.exception("unexpected failure in %s", name)
+                _log.error("%s unexpected failure in %s: %s", exchange.request_id, name, trace(error))
                 error = Fault(Kind.INTERNAL, "The server failed; the failure has been logged.")
+            if exchange.status:
+                raise Aborted(error.message, error) from None
             await refusal(error)(exchange.scope, receive, exchange.send)
         _log.info("%s %s %s %s", exchange.request_id, exchange.scope["method"], name, exchange.status)
 

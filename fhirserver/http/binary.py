@@ -104,7 +104,7 @@ async def read_binary(request: Request, server: Server) -> ASGIApp:
             yield b""
 
     async def still_admitted() -> None:
-        again = await server.gate.admit(bearer(request), interaction="read", type=key.type)
+        again = await server.gate.admit(bearer(request), interaction="read", type=key.type, again=True)
         await again.read(key, record.version)
 
     return Streaming(
@@ -114,6 +114,7 @@ async def read_binary(request: Request, server: Server) -> ASGIApp:
         still_admitted=still_admitted,
         sent=lambda: sent,
         stall_seconds=server.stall_seconds,
+        place=server.streams.place(scoped.principal),
     )
 
 

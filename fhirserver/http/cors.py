@@ -15,7 +15,8 @@ _SENT = (
 """What a page may send beside the few headers that it always may."""
 
 _SHOWN = (
-    "Accept-Patch, Allow, Content-Disposition, Content-Location, ETag, Last-Modified, Link, Location, Retry-After, "
+    "Accept-Patch, Allow, Content-Disposition, Content-Location, ETag, Last-Modified, Link, Location, "
+    "RateLimit-Limit, RateLimit-Remaining, RateLimit-Reset, Retry-After, "
     "WWW-Authenticate, X-Correlation-Id, X-Request-Id, X-Security-Context"
 )
 """What a page may read beside the few headers that it always may."""

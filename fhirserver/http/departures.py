@@ -58,6 +58,7 @@ async def departures(
         still_admitted=scoped.still_admitted,
         sent=lambda: left.sent,
         stall_seconds=server.stall_seconds,
+        place=server.streams.place(scoped.principal),
     )
 
 

@@ -189,6 +189,7 @@ class Answer:
             still_admitted=self.scoped.still_admitted,
             sent=lambda: batches.sent,
             stall_seconds=self.server.stall_seconds,
+            place=self.server.streams.place(self.scoped.principal),
         )
 
     @property

@@ -1,7 +1,7 @@
 """One request and its answer on the way out: what holds for every answer, whichever handler made it.
 
-Request ids, CORS, `_pretty`, compression, and HEAD, which is the answer to GET without its body. It wraps ``send`` and
-nothing else: an answer that streams still goes out chunk by chunk, at its reader's pace.
+Request ids, security headers, CORS, `_pretty`, compression, and HEAD, which is the answer to GET without its body. It
+wraps ``send`` and nothing else: an answer that streams still goes out chunk by chunk, at its reader's pace.
 
 Source: R4 http, "General parameters" (`_pretty`), "HEAD", "Custom headers" (X-Request-Id, X-Correlation-Id); RFC 9110
 §8.4 (Content-Encoding), §9.3.2 (HEAD).
@@ -21,19 +21,32 @@ from fhirserver.http import cors
 from fhirserver.http.encoding import WORTH_IT, Compressor, chosen_encoding, compressed, compressible
 
 _ID = re.compile(r"[A-Za-z0-9._\-]{1,64}")
+_USUAL = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"cache-control", b"no-store"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"referrer-policy", b"no-referrer"),
+)
+"""What every answer says, errors and those without content, too, unless its handler says something else."""
+
+_TLS_ONLY = (b"strict-transport-security", b"max-age=31536000")
+"""RFC 6797 §7.2: where the client has come by TLS, to this server or to the proxy before it."""
+
 _PLAIN = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,126}[\x21-\x7e])?")
 
 
 class Exchange:
     """One request's ids and status, and its answer as it leaves. ``pretty`` is set once the parameters are read."""
 
-    def __init__(self, scope: Scope, send: Send, *, origins: Collection[str] = ()) -> None:
+    def __init__(self, scope: Scope, send: Send, *, origins: Collection[str] = (), tls: bool = False) -> None:
+        """``tls``: a proxy before this server speaks TLS."""
         self.scope = scope
         self.status = 0
         self.pretty = False
         # Every answer passes here: bytes, and a dict, are several times as fast as Starlette's Headers.
         self._given: dict[bytes, bytes] = dict(scope["headers"])
         self._origins = origins
+        self._tls = tls or scope["scheme"] == "https"
         self._send = send
         self._start: Message | None = None
         self._indenter: Indenter | None = None
@@ -59,7 +72,8 @@ class Exchange:
     async def _body(self, body: bytes, *, more: bool) -> None:
         if self._start is not None:
             start, self._start = self._start, None
-            headers = MutableHeaders(raw=[*start.get("headers", ()), *self._own_headers()])
+            given = list(start.get("headers", ()))
+            headers = MutableHeaders(raw=[*given, *self._own_headers({name for name, _ in given})])
             body = await self._begun(headers, body, more=more)
             await self._send({**start, "headers": headers.raw})
             if self.scope["method"] == "HEAD":
@@ -102,8 +116,11 @@ class Exchange:
             body = self._indenter.feed(body)
         return self._compressor.feed(body, last=not more) if self._compressor is not None else body
 
-    def _own_headers(self) -> list[tuple[bytes, bytes]]:
-        own = [(b"x-request-id", self.request_id.encode())]
+    def _own_headers(self, given: Collection[bytes]) -> list[tuple[bytes, bytes]]:
+        own = [pair for pair in _USUAL if pair[0] not in given]
+        own.append((b"x-request-id", self.request_id.encode()))
+        if self._tls:
+            own.append(_TLS_ONLY)
         if self._correlation_id:
             own.append((b"x-correlation-id", self._correlation_id.encode()))
         if self._origins:

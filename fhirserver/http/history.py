@@ -122,6 +122,7 @@ class _Answer:
             still_admitted=scoped.still_admitted,
             sent=lambda: sent,
             stall_seconds=self.server.stall_seconds,
+            place=self.server.streams.place(scoped.principal),
         )
 
     async def _begun(

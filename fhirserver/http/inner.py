@@ -16,6 +16,7 @@ from starlette.types import Message, Scope
 from fhirserver.core.errors import Fault, Kind
 from fhirserver.core.jsontext import UNREADABLE
 from fhirserver.http.bundled import Entry, Outcome
+from fhirserver.http.failures import trace
 from fhirserver.http.labels import NOTICE_HEADER, NOTICE_URL
 from fhirserver.http.negotiation import NDJSON
 from fhirserver.http.respond import outcome
@@ -64,10 +65,9 @@ async def outcome_of(request: Request, entry: Entry, room: Room) -> Outcome:
     except Left:
         raise
     except Aborted as cut:
-        cause = cut.__cause__
-        failure = cause if isinstance(cause, Fault) else Fault(Kind.UNAVAILABLE, "The answer was cut; ask again.")
-    except Exception:  # a defect of ours amid an answer: the other entries, and what has been committed, stand
-        _log.exception("unexpected failure in an entry's answer")
+        failure = cut.fault or Fault(Kind.UNAVAILABLE, "The answer was cut; ask again.")
+    except Exception as error:  # a defect of ours amid an answer: the other entries, and what was committed, stand
+        _log.error("unexpected failure in an entry's answer: %s", trace(error))
         failure = Fault(Kind.INTERNAL, "The server failed; the failure has been logged.")
     return Outcome(status=failure.status, resource=outcome(failure))
 

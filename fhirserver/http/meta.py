@@ -81,6 +81,7 @@ async def meta_summary(request: Request, server: Server) -> ASGIApp:
         still_admitted=scoped.still_admitted,
         sent=lambda: seen,
         stall_seconds=server.stall_seconds,
+        place=server.streams.place(scoped.principal),
     )
 
 

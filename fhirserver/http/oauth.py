@@ -19,6 +19,7 @@ from fhirserver.http.limits import body_of
 from fhirserver.http.respond import SECURITY_HEADERS
 from fhirserver.http.server import Server, bearer
 from fhirserver.policy.authorization import Refusal
+from fhirserver.policy.rates import Throttled
 
 TOKEN = "/oauth/token"  # noqa: S105  a path
 INTROSPECT = "/oauth/introspect"
@@ -37,22 +38,20 @@ Work = Callable[[Form], Awaitable[object]]
 
 async def token(request: Request, server: Server) -> ASGIApp:
     """A token for a registered client (`POST /oauth/token`)."""
-    audiences = _urls(request, server, TOKEN)
-    return await _answered(request, server, lambda form: server.gate.authorization.token(form, audiences))
+    audiences, asked, address = _urls(request, server, TOKEN), server.gate.authorization, _address(request)
+    return await _answered(request, server, lambda form: asked.token(form, audiences, address))
 
 
 async def introspect(request: Request, server: Server) -> ASGIApp:
     """What a token is (`POST /oauth/introspect`)."""
-    audiences = _urls(request, server, TOKEN, INTROSPECT)
-    asker = server.gate.authorization
-    return await _answered(request, server, lambda form: asker.introspect(form, bearer(request), audiences))
+    audiences, asked, address = _urls(request, server, TOKEN, INTROSPECT), server.gate.authorization, _address(request)
+    return await _answered(request, server, lambda form: asked.introspect(form, bearer(request), audiences, address))
 
 
 async def revoke(request: Request, server: Server) -> ASGIApp:
     """The end of a token (`POST /oauth/revoke`)."""
-    audiences = _urls(request, server, TOKEN, REVOKE)
-    asker = server.gate.authorization
-    return await _answered(request, server, lambda form: asker.revoke(form, bearer(request), audiences))
+    audiences, asked, address = _urls(request, server, TOKEN, REVOKE), server.gate.authorization, _address(request)
+    return await _answered(request, server, lambda form: asked.revoke(form, bearer(request), audiences, address))
 
 
 async def _answered(request: Request, server: Server, work: Work) -> Response:
@@ -61,18 +60,19 @@ async def _answered(request: Request, server: Server, work: Work) -> Response:
     except Refusal as refused:
         return _error(refused.status, refused.code, refused.description)
     except Fault as fault:
-        code = "temporarily_unavailable" if fault.status >= 500 else "invalid_request"
-        return _error(fault.status, code, fault.message)
+        code = "temporarily_unavailable" if fault.status in (429, 503) else "invalid_request"
+        wait = fault.retry_after if isinstance(fault, Throttled) else 1
+        return _error(fault.status, code, fault.message, wait=wait)
     body = b"" if told is None else msgspec.json.encode(told)
     return Response(body, 200, dict(_HEADERS), media_type="application/json")
 
 
-def _error(status: int, code: str, description: str) -> Response:
+def _error(status: int, code: str, description: str, *, wait: int = 1) -> Response:
     headers = dict(_HEADERS)
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     if status in (429, 503):
-        headers["Retry-After"] = "1"
+        headers["Retry-After"] = str(wait)
     if status == 408:
         headers["Connection"] = "close"
     body = msgspec.json.encode({"error": code, "error_description": description})
@@ -93,6 +93,11 @@ async def _form(request: Request, server: Server) -> Form:
     if len(form) < len(pairs):
         raise Fault(Kind.BAD_REQUEST, "A parameter is there more than once.")
     return {name: value for name, value in form.items() if value}
+
+
+def _address(request: Request) -> str:
+    """Where a request comes from, as the server or the proxy in front of it says."""
+    return request.client.host if request.client else ""
 
 
 def _urls(request: Request, server: Server, *paths: str) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from fhirserver.http.respond import SECURITY_HEADERS, content_type, etag, http_d
 from fhirserver.http.server import Server, bearer
 from fhirserver.http.stream import Disclosed, Streaming
 from fhirserver.http.subset import asked
-from fhirserver.policy.gate import Disclosure
+from fhirserver.policy.gate import Disclosure, Scoped
 from fhirserver.policy.persons import view_tag
 
 
@@ -41,11 +41,11 @@ async def read(request: Request, server: Server) -> ASGIApp:
     if record.body is None and cut is None:
 
         async def still_admitted() -> None:
-            again = await server.gate.admit(bearer(request), interaction="read", type=key.type)
+            again = await server.gate.admit(bearer(request), interaction="read", type=key.type, again=True)
             await again.read(key, record.version)
 
         whole = {**headers, "Content-Type": f"{media_type}; charset=utf-8", "Content-Length": str(record.size)}
-        return _streamed(server, scoped.body(record), whole, disclosure, still_admitted)
+        return _streamed(server, scoped, scoped.body(record), whole, disclosure, still_admitted)
     body = await scoped.whole(record)
     answer = json_answer(cut(body) if cut else body, media_type, headers=headers)
     return Disclosed(answer, disclosure, count=0 if request.scope.get(HEAD_ONLY) else 1)
@@ -53,6 +53,7 @@ async def read(request: Request, server: Server) -> ASGIApp:
 
 def _streamed(
     server: Server,
+    scoped: Scoped,
     body: AsyncIterator[bytes],
     headers: dict[str, str],
     disclosure: Disclosure,
@@ -79,6 +80,7 @@ def _streamed(
         still_admitted=still_admitted,
         sent=lambda: sent,
         stall_seconds=server.stall_seconds,
+        place=server.streams.place(scoped.principal),
     )
 
 

@@ -14,7 +14,7 @@ from fhirserver.core.errors import STATUS, Fault, Kind
 from fhirserver.core.model import Record
 from fhirserver.http.labels import NOTICE_HEADER
 from fhirserver.http.negotiation import FHIR_JSON, NDJSON, content_type
-from fhirserver.policy.gate import Scoped
+from fhirserver.policy.gate import Scoped, Throttled
 
 __all__ = [
     "FHIR_JSON",
@@ -72,9 +72,21 @@ def refusal(fault: Fault) -> Response:
         headers["Retry-After"] = "1"
     if fault.kind is Kind.TIMEOUT:
         headers["Connection"] = "close"
+    if isinstance(fault, Throttled):
+        headers |= _pace(fault)
     if isinstance(fault, Refused):
         headers |= fault.headers
     return Response(outcome(fault), STATUS[fault.kind][0], headers, media_type=FHIR_JSON + "; charset=utf-8")
+
+
+def _pace(fault: Throttled) -> dict[str, str]:
+    """When to come again; of a limit on requests also which, in the usual names (draft-ietf-httpapi-ratelimit-headers,
+    as it was until its version 7, which clients know)."""
+    again = str(fault.retry_after)
+    if fault.limit is None:
+        return {"Retry-After": again}
+    limit = f"{fault.limit}, {fault.limit};w=60"
+    return {"Retry-After": again, "RateLimit-Limit": limit, "RateLimit-Remaining": "0", "RateLimit-Reset": again}
 
 
 def etag(record: Record, cut: str | None = None) -> str:

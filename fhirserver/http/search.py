@@ -122,6 +122,7 @@ async def answer(
         still_admitted=scoped.still_admitted,
         sent=lambda: page.entries.sent,
         stall_seconds=server.stall_seconds,
+        place=server.streams.place(scoped.principal),
     )
 
 

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp
 
 from fhirserver.http.negotiation import prefer
+from fhirserver.http.streams import Streams
 from fhirserver.http.supporting import Closures
 from fhirserver.policy.gate import Gate
 
@@ -20,13 +21,14 @@ FHIR_BASE = "/FHIR/R4"
 class Server(msgspec.Struct, frozen=True, kw_only=True):
     """``base_url`` is the root without ``/FHIR/R4``, empty to take it from each request; ``clock`` gives milliseconds
     since 1970, ``nonce`` 12 fresh random bytes. ``max_body`` and ``max_binary`` are bytes: of a resource or Bundle, of
-    raw content. ``cors_origins``: whose pages may call from a browser."""
+    raw content. ``streams``: the places of long answers. ``cors_origins``: whose pages may call from a browser."""
 
     gate: Gate
     page_key: bytes
     clock: Callable[[], int]
     nonce: Callable[[], bytes]
     closures: Closures
+    streams: Streams
     base_url: str = ""
     page_minutes: int = 60
     stall_seconds: float = 60.0
@@ -36,6 +38,14 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
     conditional_delete: str = "single"
     referential_integrity: str = "off"
     cors_origins: frozenset[str] = frozenset()
+
+    def __repr__(self) -> str:
+        return f"Server(base_url={self.base_url!r})"
+
+    @property
+    def tls(self) -> bool:
+        """Whether clients come to a proxy by TLS."""
+        return self.base_url.startswith("https:")
 
     def fhir_base(self, request: Request) -> str:
         """The absolute FHIR base URL without a trailing slash."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, ExitStack
 from typing import Any, Protocol
 
 import msgspec
@@ -31,7 +31,12 @@ WHOLE = 64 * 1024
 
 
 class Aborted(Exception):
-    """The answer was ended after its first byte; the server closes the connection without a proper end."""
+    """The answer was ended after its first byte; the server closes the connection without a proper end. ``fault``: what
+    the caller would have been told before it."""
+
+    def __init__(self, message: str, fault: Fault | None = None) -> None:
+        super().__init__(message)
+        self.fault = fault
 
 
 class Left(Aborted):
@@ -66,8 +71,9 @@ class Streaming(msgspec.Struct, kw_only=True):
     """An ASGI response over an async iterator of chunks, under one audited disclosure.
 
     ``still_admitted`` raises a Fault when the grant no longer holds; ``sent()`` is the number of entries out so far;
-    a reader that takes nothing for ``stall_seconds`` is dropped. ``begun``: there was a first byte; ``progress`` counts
-    the chunks that were taken.
+    a reader that takes nothing for ``stall_seconds`` is dropped. ``place`` is held while an answer runs that is longer
+    than `WHOLE`, or that takes its time to be made; entering it may raise a Fault. ``begun``: there was a first byte;
+    ``progress`` counts the chunks that were taken.
     """
 
     chunks: AsyncGenerator[bytes, None]
@@ -76,6 +82,7 @@ class Streaming(msgspec.Struct, kw_only=True):
     still_admitted: Callable[[], Awaitable[None]]
     sent: Callable[[], int]
     stall_seconds: float
+    place: AbstractContextManager[None]
     status: int = 200
     begun: bool = False
     progress: int = 0
@@ -87,21 +94,29 @@ class Streaming(msgspec.Struct, kw_only=True):
                 await self._run(receive, send, head=head)
                 note.complete()
             finally:
-                note.count = 0 if head else self.sent()
+                note.count = self.sent() if self.begun and not head else 0
                 await self.chunks.aclose()
 
     async def _run(self, receive: Receive, send: Send, *, head: bool) -> None:
+        with ExitStack() as held:
+            await self._sent(receive, send, held, head=head)
+
+    async def _sent(self, receive: Receive, send: Send, held: ExitStack, *, head: bool) -> None:
+        """Send it; ``held``: what is given back when all of it has ended."""
         making = asyncio.create_task(self._first())
         tasks: list[asyncio.Task[Any]] = [making]
         try:
             # Nearly every answer is made before anything needs to be asked.
             late = not (await asyncio.wait(tasks, timeout=RECHECK_SECONDS))[0]
             if late:
+                held.enter_context(self.place)
                 tasks += self._watch(receive)
                 await _finished(*tasks)
             first, size, more = making.result()
             if late:
                 await self.still_admitted()
+            elif more and not head:
+                held.enter_context(self.place)
             self.begun = True
             await self._start(send, None if more else size)
             if head or not more:
@@ -116,7 +131,7 @@ class Streaming(msgspec.Struct, kw_only=True):
         except Fault as fault:
             if not self.begun:
                 raise
-            raise Aborted(fault.message) from fault
+            raise Aborted(fault.message, fault) from fault
         finally:
             for task in tasks:
                 task.cancel()

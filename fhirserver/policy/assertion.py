@@ -68,7 +68,7 @@ class Assertions:
     async def prove(self, assertion: str, audiences: Collection[str]) -> Client:
         """The client whose assertion this is; NotProven in every other case. ``audiences``: the URLs that it may be
         meant for."""
-        client = await self._clients.get(_claimed(assertion))
+        client = await self._clients.get(claimed(assertion))
         if client is None:
             raise NotProven("client")
         header, payload = await self._verified(assertion, client)
@@ -100,7 +100,7 @@ class Assertions:
         return read_keys(client.jwks) if client.jwks_url is None else await self._sets.keys(client.jwks_url)
 
 
-def _claimed(assertion: str) -> str:
+def claimed(assertion: str) -> str:
     """The client that an assertion says it is of, unproven; NotProven where it does not say."""
     if len(assertion) > _LONGEST or not assertion.isascii():
         raise NotProven("assertion")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from fhirserver.core.errors import Fault, Kind
-from fhirserver.policy.assertion import ASSERTION_TYPE, Assertions, NotProven
+from fhirserver.policy.assertion import ASSERTION_TYPE, Assertions, NotProven, claimed
 from fhirserver.policy.audit import Detail
 from fhirserver.policy.clients import Client, Clients
 from fhirserver.policy.principal import OPERATOR_ORGANIZATION, CallerClass, Principal
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 GRANT = "client_credentials"
 SECONDS = 300
 """How long a client's token lives; there is no refresh token, the client asks again."""
+
+DOOR = "oauth"
+"""Where failures to prove a client are counted (`policy.throttle`)."""
 
 Form = Mapping[str, str]
 
@@ -57,13 +60,14 @@ class Authorization:
         self._clients = clients
         self._assertions = assertions
 
-    async def token(self, form: Form, audiences: Collection[str]) -> Issued:
-        """A token for a client that proves itself; Refusal for whoever does not, or asks for nothing it may have."""
+    async def token(self, form: Form, audiences: Collection[str], address: str) -> Issued:
+        """A token for a client that proves itself; Refusal for whoever does not, or asks for nothing it may have, and
+        Throttled for whoever fails too often. ``address``: where it asks from."""
         if form.get("grant_type") is None:
             raise Refusal("invalid_request", "grant_type is missing.")
         if form["grant_type"] != GRANT:
             raise Refusal("unsupported_grant_type", f"The grant_type must be {GRANT}.")
-        client = await self._proven(form, audiences, "token")
+        client = await self._proven(form, audiences, "token", address)
         scope = granted(form.get("scope", ""), client.scope)
         if not scope:
             await self._deny(client, "token", "scope")
@@ -72,9 +76,11 @@ class Authorization:
         token = await self._gate.issue(_principal(client, scope, until))
         return Issued(token, "bearer", SECONDS, scope)
 
-    async def introspect(self, form: Form, bearer: str | None, audiences: Collection[str]) -> dict[str, object]:
+    async def introspect(
+        self, form: Form, bearer: str | None, audiences: Collection[str], address: str
+    ) -> dict[str, object]:
         """What the token in ``form`` is, told to its own organisation and to operators; to others it is inactive."""
-        caller = await self._caller(form, bearer, audiences, "introspect")
+        caller = await self._caller(form, bearer, audiences, "introspect", address)
         held = await self._held(form)
         known = held is not None and _may_ask(caller, held)
         trail = self._gate.trail(caller)
@@ -95,10 +101,10 @@ class Authorization:
             **{name: value for name, value in optional.items() if value},
         }
 
-    async def revoke(self, form: Form, bearer: str | None, audiences: Collection[str]) -> None:
+    async def revoke(self, form: Form, bearer: str | None, audiences: Collection[str], address: str) -> None:
         """End the token in ``form``, on every server at once. One that is none any more is no error (RFC 7009 §2.2);
         Refusal for somebody else's."""
-        caller = await self._caller(form, bearer, audiences, "revoke")
+        caller = await self._caller(form, bearer, audiences, "revoke", address)
         held = await self._held(form)
         if held is None:
             return
@@ -121,10 +127,12 @@ class Authorization:
                 return None
             raise
 
-    async def _caller(self, form: Form, bearer: str | None, audiences: Collection[str], doing: str) -> Principal:
+    async def _caller(
+        self, form: Form, bearer: str | None, audiences: Collection[str], doing: str, address: str
+    ) -> Principal:
         """Who asks: by a bearer token, or by a client's assertion."""
         if bearer is None:
-            client = await self._proven(form, audiences, doing)
+            client = await self._proven(form, audiences, doing, address)
             return _principal(client, "", self._gate.clock() + SECONDS * 1000)
         try:
             return await self._gate.known(bearer)
@@ -133,13 +141,17 @@ class Authorization:
                 raise
         raise _not_proven() from None
 
-    async def _proven(self, form: Form, audiences: Collection[str], doing: str) -> Client:
+    async def _proven(self, form: Form, audiences: Collection[str], doing: str, address: str) -> Client:
         try:
-            if form.get("client_assertion_type") != ASSERTION_TYPE or not form.get("client_assertion"):
+            if form.get("client_assertion_type") != ASSERTION_TYPE:
                 raise NotProven("assertion")
-            client = await self._assertions.prove(form["client_assertion"], audiences)
-            if form.get("client_id", client.id) != client.id:
-                raise NotProven("subject", client)
+            assertion = form.get("client_assertion", "")
+            attempt = self._gate.throttle(DOOR).attempt(name=claimed(assertion), address=address)
+            async with attempt:
+                client = await self._assertions.prove(assertion, audiences)
+                if form.get("client_id", client.id) != client.id:
+                    raise NotProven("subject", client)
+                attempt.succeeded()
         except NotProven as wrong:
             await self._deny(wrong.client, doing, wrong.reason)
             raise _not_proven() from None

@@ -44,8 +44,11 @@ from fhirserver.policy.principal import (
     issue_token,
     refusal,
 )
+from fhirserver.policy.purge import Purge
+from fhirserver.policy.rates import Rates, Throttled, client_of
 from fhirserver.policy.scoped import SYSTEM, Scoped
 from fhirserver.policy.scopes import ALL
+from fhirserver.policy.throttle import Throttle
 from fhirserver.policy.upkeep import Upkeep
 from fhirserver.policy.wide import Wide
 from fhirserver.store.port import Store
@@ -67,6 +70,8 @@ __all__ = [
     "Principal",
     "Put",
     "Scoped",
+    "Throttled",
+    "client_of",
     "must_stand_at",
     "view_tag",
 ]
@@ -112,9 +117,11 @@ class Gate:
         keys_path: Path | None = None,
         outbound: Outbound | None = None,
         issuers: Collection[Issuer] = (),
+        per_minute: int = 0,
     ) -> None:
         """``clock`` gives milliseconds since 1970; ``operators``: whether operator tokens are accepted; ``keys_path``:
-        the file that ``keys`` are from, looked at again for a rotation; ``issuers``: whose tokens count beside ours."""
+        the file that ``keys`` are from, looked at again for a rotation; ``issuers``: whose tokens count beside ours;
+        ``per_minute``: requests of one client (0: as many as come)."""
         self._store = store
         self.clock = clock
         self.integrity = integrity or Integrity()
@@ -131,18 +138,24 @@ class Gate:
         self._journal = Journal(store)
         self._indexed = Indexed(store)
         self._labelled = Labelled(store)
+        self._rates = Rates(lambda: store.ledger, per_minute=per_minute, pepper=keys.pepper, clock=clock)
 
-    async def admit(self, bearer: str | None, *, interaction: str, type: str | None = None) -> Scoped:
+    async def admit(
+        self, bearer: str | None, *, interaction: str, type: str | None = None, again: bool = False
+    ) -> Scoped:
         """The store as the bearer of this token may see it.
 
         ``interaction``: the FHIR interaction code, or the operation with its ``$``. Fault UNAUTHENTICATED without a
         good token; FORBIDDEN where the scopes allow the interaction on no type, or not on ``type``. An operation on
         one resource needs no scope for that resource's own type: what is shown is decided record by record.
+        Throttled where the client has made its requests of this minute; ``again``: the same request asks once more.
         """
         principal = await self._principal(bearer)
         epoch = await self.check(principal)
-        if principal.purpose == BREAK_GLASS:
-            await self._break_glass(principal, interaction)
+        if not again:
+            await self._count(principal, interaction)
+            if principal.purpose == BREAK_GLASS:
+                await self._break_glass(principal, interaction)
         contexts = CONTEXTS[principal.caller]
         needed, shown = _NEEDS.get(interaction, _OPERATION)
         types = principal.scopes.types(shown, contexts)
@@ -163,6 +176,14 @@ class Gate:
             raise Fault(Kind.FORBIDDEN, "The purpose BTG is for members alone.")
         told = (principal.organization, principal.token_id, interaction)
         _log.critical("break-glass: organisation %s, token %s, %s", *told)
+
+    async def _count(self, principal: Principal, interaction: str) -> None:
+        try:
+            await self._rates.take(principal)
+        except Throttled as early:
+            if early.first:  # one row a minute: refusing must cost less than answering
+                await self.trail(principal).deny(interaction, {"reason": "rate"})
+            raise
 
     async def _principal(self, bearer: str | None) -> Principal:
         try:
@@ -192,6 +213,14 @@ class Gate:
     def upkeep(self, *, subject: str) -> Upkeep:
         """The store as a whole, for `check` and `reindex`."""
         return Upkeep(self._store, self.trail(_system(subject, OPERATOR_ORGANIZATION, "upkeep")), self.clock)
+
+    def throttle(self, door: str) -> Throttle:
+        """Who fails at this door (a name such as ``oauth``) waits, on every server."""
+        return Throttle(lambda: self._store.ledger, door, pepper=self._keys.held.pepper, clock=self.clock)
+
+    def purge(self, *, subject: str) -> Purge:
+        """The store for removing from it for good."""
+        return Purge(self._store, self.trail(_system(subject, OPERATOR_ORGANIZATION, "erasure")))
 
     async def issue(self, principal: Principal, *, reason: str = "") -> str:
         """A signed token for ``principal``; its issuance is in the audit trail before it is handed out.

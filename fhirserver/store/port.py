@@ -152,6 +152,24 @@ class Store(Protocol):
         indexes) is made as it is set up now. `reindex` of every current version then fills it; see
         `fhirserver reindex`."""
 
+    async def ever_within(self, patient: str) -> list[Key]:
+        """Every resource of which some version, superseded ones included, stands or stood in the compartment of this
+        Patient; what has been deleted, too."""
+
+    async def purge(self, keys: Sequence[Key], *, audit: Sequence[AuditRow] = (), epochs: Sequence[str] = ()) -> int:
+        """Remove every version of these resources as if there had never been any: index entries, bodies, chunks and
+        native documents with them; how many versions that were. All of it, or nothing; audit rows and epochs as in
+        `commit`. Keys that were never there are passed over.
+
+        Seqs are not given again, and the gaps are remembered for `verify`. Nothing of it is in `get`, `scan`, `history`
+        or `changes` any more, at no snapshot; what runs or pages over it goes on without. A resource put under such a
+        key later begins with version 1. What refers to it, and audit rows, stay."""
+
+    async def scrub(self) -> None:
+        """Free what purged and superseded content has left in the store's own files: after it no byte of what was
+        purged is in them. May take long and keep others from writing. A store whose files are another program's
+        (MongoDB) does nothing here."""
+
     def verify(self, derive: Callable[[Record, bytes], tuple[Facts, Index]]) -> AsyncIterator[str]:
         """One sentence per inconsistency: index entries against ``derive(record, body)``, versions without
         a successor or gap, two current versions, unfinished commits, bodies whose chunks do not add up."""

@@ -263,3 +263,19 @@ async def test_tokens_and_refusals_are_in_the_audit_trail_without_the_assertion(
     ]
     assert signed not in str(rows)
     assert "secret-jti" not in str(rows)
+
+
+async def test_whoever_fails_again_and_again_has_to_wait_and_the_client_only_shortly(tmp_path: Path, kind: str) -> None:
+    now = 1_800_000_000_000
+    async with served(tmp_path, kind, clock=lambda: now) as server:
+        await server.gate.clients.add(registered(**MEMBER))
+        answers = [(await ask(server, header={"kid": "unknown"})) for _ in range(15)]
+        for answer in answers[:10]:
+            refused(answer)
+        early = answers[-1]
+        assert (early.status_code, early.json()["error"]) == (429, "temporarily_unavailable")
+        assert 1 <= int(early.headers["retry-after"]) <= 30
+        assert (await ask(server)).status_code == 429  # whoever it is
+        now += 30_000
+        assert (await ask(server)).status_code == 200
+        assert (await ask(server)).status_code == 200

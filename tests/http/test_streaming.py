@@ -266,7 +266,13 @@ async def test_an_answer_that_took_its_time_is_admitted_again_before_its_first_b
     def answer() -> Streaming:
         note = nullcontext(Note())
         return Streaming(
-            chunks=late(), headers={}, disclosure=note, still_admitted=refuse, sent=lambda: 1, stall_seconds=1
+            chunks=late(),
+            headers={},
+            disclosure=note,
+            still_admitted=refuse,
+            sent=lambda: 1,
+            stall_seconds=1,
+            place=nullcontext(),
         )
 
     await answer()({"method": "GET"}, asyncio.Event().wait, send)
@@ -336,6 +342,7 @@ class Slow:
             still_admitted=still_admitted,
             sent=lambda: 0,
             stall_seconds=stall_seconds,
+            place=nullcontext(),
         )
 
 

@@ -125,6 +125,7 @@ def test_the_role_names_every_collection_and_lets_nobody_change_the_trail() -> N
     assert set(native[1].split()) == RESOURCE_TYPES
     granted = dict(re.findall(r"\.\.\.(\w+)\.map\(\(name\) => may\(name, (.*?)\)\)", role))
     assert granted["appended"] == '"insert"'
+    assert role.count('may("history", "remove")') == 1  # of the role for a purge, which no server has
     anywhere = re.search(r'may\("", (.*?)\)', role)
     assert anywhere
     actions = set(re.findall(r'"(\w+)"', anywhere[1]))

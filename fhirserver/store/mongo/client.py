@@ -7,6 +7,7 @@ told to anybody is never rolled back, and a writer reads its own write.
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
@@ -95,6 +96,8 @@ def understand(url: str) -> Place:
 
 def connect(place: Place) -> tuple[Client, Database]:
     """A client (nothing is sent yet) and the store's database; both belong to the running event loop."""
+    # The driver logs whole commands and replies at DEBUG: charts, whoever turned all logs on.
+    logging.getLogger("pymongo.command").setLevel(logging.WARNING)
     try:
         client: Client = AsyncMongoClient(
             place.url,

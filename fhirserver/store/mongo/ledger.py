@@ -55,14 +55,14 @@ class MongoLedger:
             held = {"_id": name, "stamp": stamp, **_live(self._clock())}
             if value is None:
                 return (await self._entries.delete_one(held)).deleted_count == 1
-            return (await self._entries.replace_one(held, _content(value, expires))).matched_count == 1
+            return (await self._entries.replace_one(held, content(value, expires))).matched_count == 1
 
     async def _put_new(self, name: str, value: bytes | None, expires: int | None) -> bool:
         if value is None:
             return await self.get(name) is None
         expired = {"_id": name, "expires": {"$lte": self._clock()}}
         try:
-            await self._entries.replace_one(expired, _content(value, expires), upsert=True)
+            await self._entries.replace_one(expired, content(value, expires), upsert=True)
         except DuplicateKeyError:  # there is one, and it has not expired
             return False
         return True
@@ -130,7 +130,7 @@ def _live(now: int) -> Document:
     return {"$or": [{"expires": {"$exists": False}}, {"expires": {"$gt": now}}]}
 
 
-def _content(value: bytes, expires: int | None) -> Document:
+def content(value: bytes, expires: int | None) -> Document:
     """The fields of an entry; a text that reads back the same from a number is kept as one."""
     ends: Document = {} if expires is None else {"expires": expires}
     content: Document = {"value": value}

@@ -25,7 +25,7 @@ from fhirserver.core.model import (
 )
 from fhirserver.store.bodies import whole
 from fhirserver.store.drafts import refuse_repetition
-from fhirserver.store.mongo import blobs, codec, history, native, read, scan, schema, totals, verify
+from fhirserver.store.mongo import blobs, codec, history, native, purge, read, scan, schema, totals, verify
 from fhirserver.store.mongo.audit import MongoAudit, Order
 from fhirserver.store.mongo.client import (
     Client,
@@ -332,6 +332,25 @@ class MongoStore:
             await schema.rebuild(database, native=self._wants_native)
             self._types = set(await verify.native_types(database))
         self._keeps_native = self._wants_native
+
+    async def ever_within(self, patient: str) -> list[Key]:
+        database = self._database
+        return await again(database, lambda: purge.ever_within(database, patient))
+
+    async def purge(self, keys: Sequence[Key], *, audit: Sequence[AuditRow] = (), epochs: Sequence[str] = ()) -> int:
+        parts = self._open()
+        kept, audit, epochs = tuple(keys), tuple(audit), tuple(epochs)
+
+        async def apply(transaction: Transaction, _: None) -> int:
+            versions = await transaction.purge(kept)
+            transaction.trail(parts.order.documents(audit))
+            transaction.move(epochs)
+            return versions
+
+        return await parts.committer.submit(Job(apply, weight=max(1, len(kept))))
+
+    async def scrub(self) -> None:
+        """Its files are MongoDB's."""
 
     async def verify(self, derive: Callable[[Record, bytes], tuple[Facts, Index]]) -> AsyncIterator[str]:
         try:

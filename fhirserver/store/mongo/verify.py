@@ -21,7 +21,9 @@ from fhirserver.store.mongo import native, schema
 from fhirserver.store.mongo.blobs import pieces
 from fhirserver.store.mongo.client import Database, Document, again, answering
 from fhirserver.store.mongo.codec import fields, record
+from fhirserver.store.mongo.purge import removed
 from fhirserver.store.mongo.schema import COUNTER
+from fhirserver.store.purged import ranges
 
 Derive = Callable[[Record, bytes], tuple[Facts, Index]]
 
@@ -93,12 +95,13 @@ class _Versions:
 
     async def check(self) -> AsyncIterator[str]:
         after, updated = 0, 0
+        taken = await again(self._database, lambda: removed(self._database))
         while after < self._last:
             found, past = await again(self._database, lambda: self._batch(after))  # noqa: B023 - awaited at once
             every = {_seq(one): one for one in (*found, *past)}  # of what moved meanwhile the later reading
             for seq in sorted(every):
-                if seq > after + 1:
-                    yield f"The versions from seq {after + 1} to {seq - 1} are missing."
+                async for sentence in self._gap(after, seq, taken):
+                    yield sentence
                 after = seq
             if not every:
                 break
@@ -119,10 +122,19 @@ class _Versions:
             for document in whole:
                 async for sentence in self._content(document):
                     yield sentence
-        if after < self._last:
-            yield f"The versions from seq {after + 1} to {self._last} are missing."
+        async for sentence in self._gap(after, self._last + 1, taken):
+            yield sentence
         async for sentence in self._beyond():
             yield sentence
+
+    async def _gap(self, after: int, until: int, taken: set[int]) -> AsyncIterator[str]:
+        """The seqs between these two that no purge took."""
+        lost = [seq for seq in range(after + 1, until) if seq not in taken]
+        if lost and not taken.issuperset(lost):
+            taken |= await again(self._database, lambda: removed(self._database))  # a purge in between
+            lost = [seq for seq in lost if seq not in taken]
+        for first, last in ranges(lost):
+            yield f"The versions from seq {first} to {last} are missing."
 
     async def _batch(self, after: int) -> tuple[list[Document], list[Document]]:
         """The next versions of both collections, current ones read first, up to where both are known."""

@@ -17,7 +17,7 @@ from fhirserver.core.model import CURRENT, Facts, Guard, Index, Key, Record
 from fhirserver.core.stamp import instant, render
 from fhirserver.store.bodies import STAMP_PART, stamp_part
 from fhirserver.store.drafts import check_version
-from fhirserver.store.mongo import filters, native, totals
+from fhirserver.store.mongo import filters, native, purge, totals
 from fhirserver.store.mongo.client import Database, Document
 from fhirserver.store.mongo.codec import Prepared, fields, native_of, superseded
 from fhirserver.store.mongo.ledger import increment
@@ -156,6 +156,16 @@ class Transaction:
                     document, version=record.version, seq=record.seq, updated=record.updated
                 )
             self.wrote = True
+
+    async def purge(self, keys: Sequence[Key]) -> int:
+        """Remove every version of these resources; how many there were."""
+        await self._flush()
+        versions = await purge.remove(self.database, keys, self.session, native=self.keeps_native)
+        for key in map(str, keys):
+            self._known[key] = None
+            self._stored.discard(key)
+        self.wrote = self.wrote or bool(versions)
+        return versions
 
     def trail(self, rows: Sequence[Document]) -> None:
         """Audit rows that commit with the rest."""

@@ -38,7 +38,7 @@ class SqliteLedger:
             if value is None:
                 connection.execute("DELETE FROM ledger WHERE name = ?", (name,))
             else:
-                _put(connection, name, value, expires)
+                put(connection, name, value, expires)
             return True
 
         return await self._committer.submit(Job(apply))
@@ -76,7 +76,7 @@ def increment(connection: sqlite3.Connection, name: str, by: int = 1, *, now: in
         value = by
     else:
         value, expires = int(row[0]) + by, row[1]
-    _put(connection, name, b"%d" % value, expires)
+    put(connection, name, b"%d" % value, expires)
     return value
 
 
@@ -87,6 +87,6 @@ def _entry(connection: sqlite3.Connection, name: str, now: int) -> LedgerEntry |
     return LedgerEntry(*row) if row else None
 
 
-def _put(connection: sqlite3.Connection, name: str, value: bytes, expires: int | None) -> None:
+def put(connection: sqlite3.Connection, name: str, value: bytes, expires: int | None) -> None:
     stamp = connection.execute("UPDATE stamps SET last = last + 1 RETURNING last").fetchone()[0]
     connection.execute("REPLACE INTO ledger VALUES (?, ?, ?, ?)", (name, value, stamp, expires))

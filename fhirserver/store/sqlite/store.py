@@ -23,7 +23,7 @@ from fhirserver.core.model import (
 )
 from fhirserver.store.bodies import whole
 from fhirserver.store.drafts import refuse_repetition
-from fhirserver.store.sqlite import history, read, scan, schema, totals, verify
+from fhirserver.store.sqlite import history, purge, read, scan, schema, totals, verify
 from fhirserver.store.sqlite.asked import high_water, seq_before
 from fhirserver.store.sqlite.audit import SqliteAudit, insert
 from fhirserver.store.sqlite.blobs import INLINE_BOUND, discard, stage, sweep
@@ -220,6 +220,24 @@ class SqliteStore:
 
     async def rebuild(self) -> None:
         await self._committer.submit(Job(lambda transaction, _: transaction.drop_strays()))
+
+    async def ever_within(self, patient: str) -> list[Key]:
+        return await self._readers.run(lambda connection: purge.ever_within(connection, self._texts, patient))
+
+    async def purge(self, keys: Sequence[Key], *, audit: Sequence[AuditRow] = (), epochs: Sequence[str] = ()) -> int:
+        kept, audit, epochs = tuple(keys), tuple(audit), tuple(epochs)
+
+        def apply(transaction: Transaction, _: None) -> int:
+            versions = purge.purge(transaction, kept)
+            insert(transaction, audit)
+            for name in epochs:
+                increment(transaction.connection, name, now=self._clock())
+            return versions
+
+        return await self._committer.submit(Job(apply, weight=max(1, len(kept))))
+
+    async def scrub(self) -> None:
+        await asyncio.to_thread(purge.scrub, StoreFile(self._path))
 
     async def verify(self, derive: Callable[[Record, bytes], tuple[Facts, Index]]) -> AsyncIterator[str]:
         for sentence in await self._readers.run(verify.structure):

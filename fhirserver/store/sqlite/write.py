@@ -108,7 +108,7 @@ class Transaction:
 
     def _supersede(self, replaced: Sequence[tuple[Meta, int]]) -> None:
         """Move versions to history and take their search rows away."""
-        self._unindex([(meta[3], ended) for meta, ended in replaced], keep=True)
+        self.unindex([(meta[3], ended) for meta, ended in replaced], keep=True)
         for at in range(0, len(replaced), 256):
             part = replaced[at : at + 256]
             rows = ",".join(["(?,?,?)"] * len(part))
@@ -121,7 +121,7 @@ class Transaction:
             )
         delete_rows(self.connection, "current", [(meta[3],) for meta, _ in replaced])
 
-    def _unindex(self, seqs: Sequence[tuple[int, int]], *, keep: bool) -> None:
+    def unindex(self, seqs: Sequence[tuple[int, int]], *, keep: bool) -> None:
         """Delete the index rows of (seq, ended) versions; ``keep``: their packed entries and chart stay as history."""
         ended = dict(seqs)
         rows: dict[str, list[tuple[object, ...]]] = {table: [] for table in INDEX_TABLES}
@@ -198,7 +198,7 @@ class Transaction:
         wanted = [item for item in items if item[0].seq in still and not item[0].deleted]
         if not wanted:
             return
-        self._unindex([(record.seq, 0) for record, _, _ in wanted], keep=False)
+        self.unindex([(record.seq, 0) for record, _, _ in wanted], keep=False)
         ids = _Ids(self, [(facts, index) for _, facts, index in wanted])
         known = self.interner.ids(self.connection, "facts", [facts.text for _, facts, _ in wanted])
         texts = [" ".join(index.supports) for _, _, index in wanted]
