@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fhirserver.config import Settings, load
 from fhirserver.core.page import NONCE_BYTES
+from fhirserver.core.sensitive import Lists, lists_of, put_in_force
 from fhirserver.http.application import Application
 from fhirserver.http.server import Server
 from fhirserver.http.streams import Streams
@@ -21,6 +22,7 @@ from fhirserver.policy.gate import Gate, Integrity
 from fhirserver.policy.issuers import load_issuers
 from fhirserver.policy.keys import Keys, load_keys
 from fhirserver.policy.outbound import Outbound
+from fhirserver.policy.vocabulary import labels
 from fhirserver.store.open import open_store
 
 
@@ -44,6 +46,7 @@ async def opened(
 ) -> AsyncIterator[Runtime]:
     """Open the store (creating it and the key file on first use) and close it at the end. ``upkeep``: also one whose
     search index is stale."""
+    put_in_force(code_lists(settings.sensitive_codes))
     store = open_store(settings.store, clock=clock, native=settings.native_documents)
     await store.start()
     try:
@@ -65,6 +68,19 @@ async def opened(
         yield Runtime(settings, keys, gate, clock)
     finally:
         await store.close()
+
+
+def code_lists(file: str) -> Lists:
+    """The lists that labels are derived from, with those of this file (none: empty). OSError, or ValueError in one
+    sentence, for one that cannot be used."""
+    lists = lists_of(Path(file).read_bytes() if file else None)
+    unknown = sorted(lists.topics.difference(labels().canonical))
+    if unknown:
+        known = ", ".join(sorted(labels().canonical))
+        raise ValueError(
+            f"The file of sensitive codes has the topic {unknown[0]!r}, which is no label; known: {known}."
+        )
+    return lists
 
 
 def application(runtime: Runtime) -> Application:

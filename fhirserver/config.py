@@ -110,6 +110,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         Literal["off", "warn", "enforce"],
         _row("What a reference to a resource that is not there is: nothing, a warning, or an error."),
     ] = "off"
+    sensitive_codes: Annotated[
+        str,
+        _row(
+            "A JSON file with code lists of this installation, added to those that labels are derived from"
+            " (docs/labels.md); all servers of a store use the same. After a change: `fhirserver relabel`."
+        ),
+    ] = ""
     cors_origins: Annotated[
         str,
         _row(

@@ -37,6 +37,7 @@ app.add_typer(audit.app, name="audit")
 app.command()(upkeep.check)
 app.command()(upkeep.stats)
 app.command()(upkeep.reindex)
+app.command()(upkeep.relabel)
 app.command()(purge.purge)
 app.command()(bench.bench)
 

@@ -10,8 +10,9 @@ from uuid import uuid4
 import msgspec
 import typer
 
-from fhirserver.cli import session
+from fhirserver.cli import session, upkeep
 from fhirserver.cli.console import AsJson, StoreUrl, say, show, show_json, show_table
+from fhirserver.core.sensitive import PROGRAM as PART2
 
 if TYPE_CHECKING:
     from fhirserver.app import Runtime
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 
 SLUG_SYSTEM = "urn:fhirserver:tenant"
 """`Organization.identifier.system` of the slug by which the HealthXfer API names a tenant."""
-PART2 = {"system": "urn:fhirserver:program", "code": "42CFRPart2", "display": "42 CFR Part 2 program"}
-"""`Organization.type` of a Part 2 program."""
 
 _SLUG = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 
@@ -39,7 +38,16 @@ def add(
 ) -> None:
     """Add an organisation; prints its id."""
     resource = describe(name, id=id, slug=slug, part2_program=part2_program)
-    status = session.run(store, lambda runtime: write(runtime, resource))
+
+    async def work(runtime: Runtime) -> str:
+        status = await write(runtime, resource)
+        if part2_program and not await runtime.gate.labelled():
+            # Third parties wait until what it holds already carries the label, too.
+            with upkeep.counted("relabel") as progress:
+                await runtime.gate.upkeep(subject=session.subject()).relabel(progress)
+        return status
+
+    status = session.run(store, work)
     show(str(resource["id"]))
     say(f"{name}: {status}.")
 

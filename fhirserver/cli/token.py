@@ -40,6 +40,9 @@ def token(
     role: Annotated[str | None, typer.Option(help="A role such as ORG_ADMIN.")] = None,
     patient: Annotated[str | None, typer.Option(metavar="ID", help="The Patient of a patient's token.")] = None,
     purpose: Annotated[str | None, typer.Option(help="The purpose of use, such as T-TRTMNT.")] = None,
+    reason: Annotated[
+        str, typer.Option(help="With --purpose BTG (break-glass): the number of the emergency, for the audit trail.")
+    ] = "",
     expires: Annotated[int, typer.Option(metavar="SECONDS", help="How long it is good for.")] = HOUR,
     store: StoreUrl = None,
 ) -> None:
@@ -48,7 +51,15 @@ def token(
     text = session.run(
         store,
         lambda runtime: issue(
-            runtime, org, as_=as_, scope=scope, role=role, patient=patient, purpose=purpose, expires=expires
+            runtime,
+            org,
+            as_=as_,
+            scope=scope,
+            role=role,
+            patient=patient,
+            purpose=purpose,
+            reason=reason,
+            expires=expires,
         ),
     )
     show(text)
@@ -78,6 +89,7 @@ async def issue(
     role: str | None = None,
     patient: str | None = None,
     purpose: str | None = None,
+    reason: str = "",
     expires: int = HOUR,
 ) -> str:
     """A signed token, audited before it is given; ValueError for an unknown organisation, patient or scope."""
@@ -101,7 +113,7 @@ async def issue(
         purpose=purpose,
         role=role,
     )
-    return await runtime.gate.issue(principal)
+    return await runtime.gate.issue(principal, reason=reason)
 
 
 async def _patient(scoped: Scoped, patient: str, org: str | None) -> tuple[str, str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,17 +76,37 @@ def reindex(store: StoreUrl = None) -> None:
     """Derive the index of every resource again, in place: no new versions. SearchParameters that the operator has
     stored count from then on (restart running servers); interrupted, it goes on where it was. On MongoDB the store's
     own indexes come first, and native documents are made or dropped as FHIRSERVER_NATIVE_DOCUMENTS says."""
-    from rich.console import Console
-    from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     async def work(runtime: Runtime) -> int:
-        columns = (TextColumn("{task.description}"), MofNCompleteColumn(), TimeRemainingColumn())
-        console = Console(stderr=True)
-        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-            task = progress.add_task("reindex", total=None)
+        with counted("reindex") as progress:
             return await runtime.gate.upkeep(subject=session.subject()).reindex(
-                lambda done, total: progress.update(task, completed=done, total=total),
-                lambda left: say(f"Left out: {left.url}. {left.reason}"),
+                progress, lambda left: say(f"Left out: {left.url}. {left.reason}")
             )
 
     say(f"{session.run(store, work, upkeep=True)} resources indexed again.")
+
+
+def relabel(store: StoreUrl = None) -> None:
+    """Derive the security labels of every resource again, in place: no new versions. For when the code lists have
+    changed (restart running servers with them) or an organisation has become a Part 2 program; third parties wait
+    meanwhile. Interrupted, it goes on where it was."""
+
+    async def work(runtime: Runtime) -> tuple[int, int]:
+        with counted("relabel") as progress:
+            return await runtime.gate.upkeep(subject=session.subject()).relabel(progress)
+
+    done, changed = session.run(store, work, upkeep=True)
+    say(f"{done} resources looked at, {changed} labelled otherwise.")
+
+
+@contextmanager
+def counted(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A line on a terminal that hears (done, total)."""
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(what, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)

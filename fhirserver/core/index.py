@@ -20,6 +20,7 @@ from fhirserver.core.entries import Found
 from fhirserver.core.model import FINDING, MAX_TIME, MIN_TIME, Index
 from fhirserver.core.plan import Branch, Plan, plan, plan_for
 from fhirserver.core.presence import codes, has_value
+from fhirserver.core.sensitive import Lists, lists
 from fhirserver.core.values import Target, items, local, text_of
 
 _URLS = frozenset({"url", "valueUrl", "valueUri"})
@@ -53,13 +54,15 @@ def extract(resource: Mapping[str, Any]) -> Index:
         found.owners.add(resource["id"])
     if found.elsewhere and found.owners and type_ != "Person":  # a Person is open by any of its patients
         found.owners.add(UNKNOWN_OWNER)
-    targets = _targets(resource)
+    listed = lists() if _tells_of_health(type_) else None
+    targets, topics = _named(resource, listed)
     return Index(
         compartments=_sorted(found.compartments),
         owners=_sorted(found.compartments if planned.owned_by_compartment else found.owners),
         parties=_sorted(found.parties),
-        labels=_labels(resource),
+        labels=labels_of(resource),
         kinds=_kinds(resource),
+        topics=_sorted(topics),
         references=_sorted({target.text for target in targets}),
         supports=_sorted({target.text for target in targets if target.type in definitions.SUPPORTING_TYPES}),
         care=_care(planned, found),
@@ -111,12 +114,20 @@ def _visit(item: Any, at: int, branch: Branch, found: Found) -> None:
                 _visit(item, at, twin, found)
 
 
-def _targets(resource: Mapping[str, Any]) -> set[Target]:
-    """Every local target that is named anywhere, contained resources and extensions included.
+def _tells_of_health(type_: str) -> bool:
+    """Whether a coding in a resource of this type says something of its patients' health."""
+    chosen = lists()
+    return (type_ in definitions.patient_compartment or type_ in chosen.also) and type_ not in chosen.excepted
+
+
+def _named(resource: Mapping[str, Any], listed: Lists | None) -> tuple[set[Target], set[str]]:
+    """Every local target that is named anywhere, and the topics of every coding that the lists have; contained
+    resources and extensions included.
 
     A loop with its own stack, not recursion: the depth here is the data's, not the plan's.
     """
     found: set[Target | None] = set()
+    topics: set[str] = set()
     stack: list[Any] = [resource]
     while stack:
         node = stack.pop()
@@ -128,13 +139,18 @@ def _targets(resource: Mapping[str, Any]) -> set[Target]:
             if kind is str:  # most are, and few of them are references
                 if name == "reference" or (name in _URLS and value.startswith("Binary/")):
                     found.add(local(value))
+                elif name == "code" and listed is not None:
+                    said = listed.topics_of(node.get("system"), value)
+                    if said:
+                        topics |= said
             elif kind is dict or kind is list:
                 stack.append(value)
     found.discard(None)
-    return {target for target in found if target is not None}
+    return {target for target in found if target is not None}, topics
 
 
-def _labels(resource: Mapping[str, Any]) -> tuple[str, ...]:
+def labels_of(resource: Mapping[str, Any]) -> tuple[str, ...]:
+    """The labels that the resource was given, ``system|code``."""
     meta = resource.get("meta")
     security = meta.get("security") if type(meta) is dict else None
     if type(security) is not list:

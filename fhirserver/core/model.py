@@ -33,7 +33,8 @@ class Facts(msgspec.Struct, frozen=True, array_like=True):
     """What access is decided by; every list sorted, so that equal facts have equal text.
 
     ``owners`` are the ids of the patients the resource is about, ``compartments`` those of the patients in
-    whose chart it stands (a superset in spirit, not by rule). ``labels`` are ``system|code`` of `meta.security`.
+    whose chart it stands (a superset in spirit, not by rule). ``labels`` are ``system|code``: of `meta.security`, and
+    those that the server derives (`policy.labelling`).
     ``kinds`` are the categories, of types that scopes may be limited by (`data/kinds.json`), in the forms of token
     terms: ``system|code`` and ``code``. None begins with `FINDING`: what does has been added by a reader.
     """
@@ -78,6 +79,8 @@ class Index(msgspec.Struct, frozen=True, kw_only=True):
     * ``texts``: (``Type|param``, normalised string) for prefix search.
     * ``spans``: (``Type|param``, low, high) for dates (milliseconds), numbers and quantities.
     * ``sorts``: (``Type|param``, scalar) for ordered search.
+    * ``labels``: ``system|code`` of `meta.security`; ``topics``: the restricted topics that its codings say
+      (`core.sensitive`). Both decide access by way of `Facts.labels`, and are no index entries.
     * ``present``: codes of the parameters that the resource has a value for, whether or not that made an entry.
     """
 
@@ -86,6 +89,7 @@ class Index(msgspec.Struct, frozen=True, kw_only=True):
     parties: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
     kinds: tuple[str, ...] = ()
+    topics: tuple[str, ...] = ()
     references: tuple[str, ...] = ()
     supports: tuple[str, ...] = ()
     care: tuple[int, int] | None = None

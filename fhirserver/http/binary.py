@@ -30,7 +30,7 @@ from fhirserver.http.create import create
 from fhirserver.http.limits import body_of, pieces
 from fhirserver.http.negotiation import FHIR_JSON, GENERIC, prefer, preferred
 from fhirserver.http.read import read, version_of
-from fhirserver.http.respond import SECURITY_HEADERS, content_type, etag, http_date, not_modified
+from fhirserver.http.respond import SECURITY_HEADERS, content_type, etag, http_date, not_modified, notices
 from fhirserver.http.server import Server, bearer
 from fhirserver.http.stream import WHOLE, Disclosed, Streaming
 from fhirserver.http.update import update
@@ -79,7 +79,7 @@ async def read_binary(request: Request, server: Server) -> ASGIApp:
     if form == "either" and not _is_json(told.contentType):
         return await read(request, server)
     disclosure = scoped.disclosure(interaction="read", detail={"resource": str(key), "form": "content"})
-    headers = {**HARDENED, "ETag": etag(record), "Last-Modified": http_date(record.updated)}
+    headers = {**HARDENED, "ETag": etag(record), "Last-Modified": http_date(record.updated), **notices(scoped, record)}
     if not_modified(request, headers["ETag"], record.updated):
         return Disclosed(Response(status_code=304, headers=headers), disclosure, count=0)
     # A header is no place for whatever a `code` may hold.

@@ -52,6 +52,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     location: str = ""
     etag: str = ""
     modified: str = ""
+    noticed: bool = False
+    """Whether the prohibition of redisclosure goes with it."""
 
     def entry(self) -> dict[str, object]:
         """The entry of the response Bundle."""

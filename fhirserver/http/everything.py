@@ -24,7 +24,7 @@ from fhirserver.core.stamp import instant
 from fhirserver.http.departures import departures, linked_since
 from fhirserver.http.feed import Feed, widened_since
 from fhirserver.http.journey import Journey
-from fhirserver.http.labels import security
+from fhirserver.http.labels import labelled
 from fhirserver.http.paging import Paging
 from fhirserver.http.respond import NDJSON, content_type, streamed_headers
 from fhirserver.http.selection import Selection, pairs_of, parse
@@ -255,13 +255,14 @@ class Answer:
             after: dict[str, object] = {}
             if not self.selection.paged:
                 after["total"] = here.offset + batches.sent if here.total is None else here.total
-            after |= _labelled(way.facts)
+            after |= labelled(way.facts, bound=self.scoped.bound)
             return b"," + msgspec.json.encode(after)[1:-1] if after else b""
 
         def last() -> bytes:
             text = f"complete: {batches.sent} resources, snapshot {instant(here.time)}"
             issue = {"severity": "information", "code": "informational", "diagnostics": text}
-            return msgspec.json.encode({"resourceType": "OperationOutcome", "issue": [issue], **_labelled(way.facts)})
+            meta = labelled(way.facts, bound=self.scoped.bound)
+            return msgspec.json.encode({"resourceType": "OperationOutcome", "issue": [issue], **meta})
 
         if ndjson:
             shape = bundle.ndjson(last=last)
@@ -269,12 +270,6 @@ class Answer:
             shape = bundle.searchset(base=self.base.encode(), head=msgspec.json.encode(head)[:-1], tail=tail)
         project = projection_of(self.selection.elements, self.selection.summary)
         return bundle.write(shape, batches, body=self.scoped.body, project=project)
-
-
-def _labelled(facts: set[str]) -> dict[str, object]:
-    """`meta` with the high-water mark of what was sent; nothing where it carries no label."""
-    labels = security(facts)
-    return {"meta": {"security": labels}} if labels else {}
 
 
 def _link(relation: str, url: str) -> dict[str, str]:

@@ -21,8 +21,9 @@ from fhirserver.core.definitions import PATIENT, RESOURCE_TYPES, patient_compart
 from fhirserver.core.model import REFERENCE_TERM, Key, Query, Record, parse_facts
 from fhirserver.core.page import Position
 from fhirserver.http.journey import BATCH, Journey, Listing, Part, Scan
+from fhirserver.http.labels import labels_of
 from fhirserver.http.selection import Selection
-from fhirserver.http.supporting import DEPTH, Closures, Naming, Supports, keys_of, labelled, namings_of, one_by_one
+from fhirserver.http.supporting import DEPTH, Closures, Naming, Supports, keys_of, namings_of, one_by_one
 from fhirserver.http.walk import NEVER_MEMBERS, OVERLAP_MILLISECONDS
 from fhirserver.policy.gate import OPERATOR_ORGANIZATION, Scoped
 
@@ -123,7 +124,7 @@ class Feed(Journey):
 
     def passed(self, part: Part, batch: list[Record]) -> None:
         facts = {record.facts for record in batch}
-        self.facts |= labelled(facts)
+        self.facts |= labels_of(facts)
         if self._met is not None and isinstance(part, Sweep):
             self._met |= _without_binaries(namings_of(batch, facts))
 

@@ -23,6 +23,7 @@ from fhirserver.core.bundle import Shape
 from fhirserver.core.model import HistoryQuery, Key, Record
 from fhirserver.core.page import Page, Position
 from fhirserver.core.stamp import instant
+from fhirserver.http.labels import labelled
 from fhirserver.http.negotiation import GENERAL
 from fhirserver.http.paging import DEFAULT_COUNT, Paging, page_size
 from fhirserver.http.respond import content_type, etag, streamed_headers
@@ -103,7 +104,7 @@ class _Answer:
             # What may take its time is done in here, where a reader who leaves ends it.
             nonlocal sent
             head, page = await self._begun(scoped, query, paging, here)
-            shape = _shape(self.base.encode(), msgspec.json.encode(head)[:-1])
+            shape = _shape(self.base.encode(), msgspec.json.encode(head)[:-1], bound=scoped.bound)
             batches = Counted(scoped.history(page) if asked.count else nothing())
             project = asked.project and _living(asked.project)
             async with aclosing(bundle.write(shape, batches, body=scoped.body, project=project)) as written:
@@ -183,10 +184,12 @@ async def _page(scoped: Scoped, query: HistoryQuery, count: int) -> tuple[Histor
     return msgspec.structs.replace(query, after=seqs[count - 1] - 1, limit=count), seqs[count - 1]
 
 
-def _shape(base: bytes, head: bytes) -> Shape:
+def _shape(base: bytes, head: bytes, *, bound: bool) -> Shape:
     """A history Bundle; its entries say which request led to each version, and a deletion has no resource."""
+    facts: set[str] = set()
 
     def before(record: Record) -> bytes:
+        facts.add(record.facts)
         url = f"{record.type}/{record.id}"
         if record.deleted:
             method, status = "DELETE", "204 No Content"
@@ -203,7 +206,9 @@ def _shape(base: bytes, head: bytes) -> Shape:
         return msgspec.json.encode(entry)[:-1] + (b"" if record.deleted else b',"resource":')
 
     def closing(empty: bool) -> bytes:
-        return head + b"}" if empty else b"]}"  # R4 forbids an empty array
+        meta = labelled(facts, bound=bound)
+        tail = b"," + msgspec.json.encode(meta)[1:] if meta else b"}"
+        return (head if empty else b"]") + tail  # R4 forbids an empty array
 
     return Shape(opening=head + b',"entry":[', before=before, after=b"}", between=b",", closing=closing)
 

@@ -17,6 +17,7 @@ from fhirserver.core.errors import Fault, Kind
 from fhirserver.core.jsontext import UNREADABLE
 from fhirserver.http.bundled import Entry, Outcome
 from fhirserver.http.failures import trace
+from fhirserver.http.labels import NOTICE_HEADER, NOTICE_URL
 from fhirserver.http.negotiation import NDJSON
 from fhirserver.http.respond import outcome
 from fhirserver.http.server import FHIR_BASE
@@ -103,6 +104,7 @@ async def _answer_of(request: Request, entry: Entry, room: Room) -> Outcome:
         resource=bytes(kept.body) or None,
         location=kept.headers.get("location", ""),
         etag=kept.headers.get("etag", ""),
+        noticed=NOTICE_HEADER.lower() in kept.headers or NOTICE_URL in kept.body,
     )
 
 

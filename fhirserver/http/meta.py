@@ -9,7 +9,7 @@ be rewritten. What changes nothing makes none.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 
 from starlette.requests import Request
 from starlette.types import ASGIApp
@@ -21,7 +21,7 @@ from fhirserver.core.validate import parse
 from fhirserver.http.conditions import pinned, repeated
 from fhirserver.http.parameters import asked
 from fhirserver.http.read import version_of
-from fhirserver.http.respond import SECURITY_HEADERS, content_type, etag, http_date, json_answer
+from fhirserver.http.respond import SECURITY_HEADERS, content_type, etag, http_date, json_answer, notices
 from fhirserver.http.server import Server, bearer
 from fhirserver.http.stream import Disclosed, Streaming
 from fhirserver.http.writing import current, if_match
@@ -44,7 +44,7 @@ async def meta_instance(request: Request, server: Server) -> ASGIApp:
     media_type = content_type(request, request.query_params.get("_format"))
     await asked(request, server, names=())
     record = await scoped.read(key, version_of(request))
-    answer = _answer(meta_of(await scoped.whole(record)), media_type, record)
+    answer = _answer(meta_of(await scoped.whole(record)), media_type, record, notices(scoped, record))
     return _shown(answer, scoped, INTERACTION, key)
 
 
@@ -138,9 +138,9 @@ def _shown(answer: ASGIApp, scoped: Scoped, name: str, key: Key) -> ASGIApp:
     return Disclosed(answer, scoped.disclosure(interaction=name, detail={"resource": str(key)}), count=1)
 
 
-def _answer(meta: bytes, media_type: str, record: Record) -> ASGIApp:
+def _answer(meta: bytes, media_type: str, record: Record, more: Mapping[str, str] | None = None) -> ASGIApp:
     headers = {"ETag": etag(record, view_tag(record)), "Last-Modified": http_date(record.updated)}
-    return json_answer(_body(meta), media_type, headers=headers)
+    return json_answer(_body(meta), media_type, headers={**headers, **(more or {})})
 
 
 def _body(meta: bytes) -> bytes:

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 from fhirserver.core.errors import Fault, Kind
 from fhirserver.core.model import Key
 from fhirserver.http.negotiation import HEAD_ONLY
-from fhirserver.http.respond import SECURITY_HEADERS, content_type, etag, http_date, json_answer, not_modified
+from fhirserver.http.respond import SECURITY_HEADERS, content_type, etag, http_date, json_answer, not_modified, notices
 from fhirserver.http.server import Server, bearer
 from fhirserver.http.stream import Disclosed, Streaming
 from fhirserver.http.subset import asked
@@ -33,9 +33,10 @@ async def read(request: Request, server: Server) -> ASGIApp:
     record = await scoped.read(key, version)
     tag = etag(record, view_tag(record))
     headers = {"ETag": tag, "Last-Modified": http_date(record.updated), "Vary": "Accept, Authorization"}
+    headers |= notices(scoped, record)
     disclosure = scoped.disclosure(interaction="read", patients=(), detail={"resource": str(key)})
-    # A Person's view changes with the grant, not only with the Person.
-    if not_modified(request, tag, None if key.type == "Person" else record.updated):
+    # A view changes with the grant and the labels, not only with the resource.
+    if not_modified(request, tag, None if key.type == "Person" or view_tag(record) else record.updated):
         return Disclosed(Response(status_code=304, headers=headers), disclosure, count=0)
     if record.body is None and cut is None:
 

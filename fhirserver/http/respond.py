@@ -12,8 +12,9 @@ from starlette.responses import Response
 
 from fhirserver.core.errors import STATUS, Fault, Kind
 from fhirserver.core.model import Record
+from fhirserver.http.labels import NOTICE_HEADER
 from fhirserver.http.negotiation import FHIR_JSON, NDJSON, content_type
-from fhirserver.policy.gate import Throttled
+from fhirserver.policy.gate import Scoped, Throttled
 
 __all__ = [
     "FHIR_JSON",
@@ -25,6 +26,7 @@ __all__ = [
     "http_date",
     "json_answer",
     "not_modified",
+    "notices",
     "outcome",
     "refusal",
     "streamed_headers",
@@ -90,6 +92,12 @@ def _pace(fault: Throttled) -> dict[str, str]:
 def etag(record: Record, cut: str | None = None) -> str:
     """The weak entity tag; a view that was cut for the caller has a tag of its own."""
     return f'W/"{record.version}-{cut}"' if cut else f'W/"{record.version}"'
+
+
+def notices(scoped: Scoped, record: Record) -> dict[str, str]:
+    """The header with the prohibition of redisclosure, where it goes with this record."""
+    notice = scoped.notice(record)
+    return {NOTICE_HEADER: notice} if notice else {}
 
 
 def http_date(milliseconds: int) -> str:

@@ -27,6 +27,7 @@ from fhirserver.core.stamp import instant
 from fhirserver.http.asking import Asked, asked_of
 from fhirserver.http.explain import explained
 from fhirserver.http.included import Included
+from fhirserver.http.labels import labelled, labels_of
 from fhirserver.http.paging import Paging
 from fhirserver.http.respond import streamed_headers
 from fhirserver.http.searchset import Entries, shape
@@ -103,7 +104,8 @@ async def answer(
             if page.next is not None:
                 sealed = paging.seal(first, offset=first.offset + asked.count, at=page.next)
                 links.append({"relation": "next", "url": asked.url(sealed)})
-            return b',"link":' + msgspec.json.encode(links)
+            meta = labelled(page.facts, bound=scoped.bound)
+            return b"," + msgspec.json.encode({"link": links, **meta})[1:-1]
 
         counted = {} if first.total is None else {"total": first.total}
         head = {"resourceType": "Bundle", "type": "searchset", "timestamp": instant(first.time), **counted}
@@ -139,6 +141,7 @@ class _Page:
 
     def __init__(self, scoped: Scoped, asked: Asked, here: Page) -> None:
         self.next: Position | None = None
+        self.facts: set[str] = set()
         self._included = Included(scoped, asked.search.includes, as_of=here.as_of)
         self.entries = Entries(self._included)
         self._scoped, self._asked, self._here = scoped, asked, here
@@ -150,9 +153,11 @@ class _Page:
         async for records in read:
             self._scoped.tell(records)
             await self._included.meet(records)
+            self.facts |= labels_of({record.facts for record in records})
             self.entries.sent += len(records)
             yield records
         async for records in self._included.batches():
+            self.facts |= labels_of({record.facts for record in records})
             self.entries.sent += len(records)
             yield records
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 
-from fhirserver.core.model import Facts, Key, Record, parse_facts
+from fhirserver.core.model import Key, Record, parse_facts
 from fhirserver.policy.gate import Scoped
 
 DEPTH = 3
@@ -103,9 +103,3 @@ def keys_of(supports: str) -> list[Key]:
 def one_by_one(namings: Iterable[Naming]) -> set[Naming]:
     """The same with one key each: of many charts there are far fewer keys than combinations of them."""
     return {(custodian, key) for custodian, supports in namings if supports for key in supports.split(" ")}
-
-
-def labelled(facts: Iterable[str]) -> set[str]:
-    """What an answer's own labels are made of, without telling one chart from another: there may be many."""
-    found = (parse_facts(text).labels for text in facts)
-    return {Facts(custodian="", labels=labels).text for labels in found if labels}

@@ -19,6 +19,7 @@ from fhirserver.http.bundled import Entry, Outcome, Parsed, entries_of, fault_of
 from fhirserver.http.changes import Changes
 from fhirserver.http.conditions import repeated
 from fhirserver.http.inner import Room, outcome_of
+from fhirserver.http.labels import labelled
 from fhirserver.http.limits import body_of
 from fhirserver.http.negotiation import must_be_json, prefer
 from fhirserver.http.respond import content_type, json_answer
@@ -46,6 +47,7 @@ async def transaction(request: Request, server: Server) -> ASGIApp:
     bundle = {
         "resourceType": "Bundle",
         "type": f"{parsed.kind}-response",
+        **(labelled((), bound=True, notice=True) if any(each.noticed for each in outcomes) else {}),
         **({"entry": [each.entry() for each in outcomes]} if outcomes else {}),
     }
     return json_answer(msgspec.json.encode(bundle), media_type)

@@ -9,8 +9,9 @@ import msgspec
 from fhirserver.core.model import Key, Query, Record, Tally, parse_facts
 from fhirserver.core.page import Position
 from fhirserver.http.journey import Journey, Listing, Part, Scan
+from fhirserver.http.labels import labels_of
 from fhirserver.http.selection import Selection
-from fhirserver.http.supporting import Closures, Naming, Supports, labelled, namings_of, one_by_one
+from fhirserver.http.supporting import Closures, Naming, Supports, namings_of, one_by_one
 from fhirserver.policy.gate import Chart
 
 OVERLAP_MILLISECONDS = 5_000
@@ -136,7 +137,7 @@ class Walk(Journey):
 
     def passed(self, part: Part, batch: list[Record]) -> None:
         facts = {record.facts for record in batch}
-        self.facts |= facts if self.few else labelled(facts)
+        self.facts |= facts if self.few else labels_of(facts)
         if self._met is not None:
             self._met |= namings_of(batch, facts) if self.few else one_by_one(namings_of(batch, facts))
 

@@ -100,6 +100,7 @@ class Charts(Past, ABC):
             raise await self._refusal(anchor, Kind.GONE if deleted else Kind.NOT_FOUND)
         if anchor.type == "Person":
             record = persons.cut(record, body, open_) if self._limited else record
+        (record,) = await scoped._mark([record])
         scoped._note([record.facts])
         scoped._opened.update(patients)
         return Chart(scoped=scoped, anchor=record, patients=patients, shown=shown)
@@ -167,6 +168,7 @@ class Charts(Past, ABC):
             if key in found and key not in hidden and self._supports(found[key], custodians, patients)
         ]
         if bodies:
+            given = await self._mark(given)
             self._note([record.facts for record in given])
             self._handed.update((each.type, each.id, each.version) for each in given if each.body is None)
         return given

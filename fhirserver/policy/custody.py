@@ -7,12 +7,14 @@ custodian's Patient is refused, too, because it would stand in that Patient's ch
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
+from fhirserver.core.definitions import ORGANIZATION
 from fhirserver.core.errors import Kind
-from fhirserver.core.model import Facts, Guard, Key, Query, Record, parse_facts
+from fhirserver.core.model import REFERENCE_TERM, Facts, Guard, Key, Query, Record, parse_facts
 from fhirserver.policy.derive import THROUGH, targets_of
 from fhirserver.policy.items import Item
+from fhirserver.policy.labelling import gives_to_named, is_program, namers_of, sources_of
 from fhirserver.policy.persons import is_subsetted
 from fhirserver.policy.principal import OPERATOR_ORGANIZATION
 from fhirserver.store.port import Store
@@ -30,10 +32,15 @@ INTRUDED = "another organisation holds resources about this Patient"
 
 
 class Known:
-    """What the store holds of the keys that a batch concerns; tombstones are records, too."""
+    """What the store holds of the keys that a batch concerns; tombstones are records, too. ``programs``: the Part 2
+    programs among the custodians; ``namers``: what names the batch's Binaries."""
 
-    def __init__(self, records: Mapping[Key, Record]) -> None:
+    def __init__(self, records: Mapping[Key, Record], namers: Sequence[Record] = ()) -> None:
         self.records = records
+        self.namers = namers
+        self.programs = frozenset(
+            key.id for key, record in records.items() if key.type == ORGANIZATION and is_program(record)
+        )
 
     def facts(self, key: Key) -> Facts | None:
         """The facts of the current version, a tombstone's included."""
@@ -51,11 +58,12 @@ class Known:
         return None if facts is None else facts.custodian
 
 
-async def survey(store: Store, items: Sequence[Item]) -> Known:
+async def survey(store: Store, items: Sequence[Item], organization: str) -> Known:
     """Look up everything that decides about these items: themselves, the Patients they concern, the Binaries they
-    name, what a Provenance is about or a Binary stands for, and the keys of the Persons that new Patients will get."""
+    name, what a Provenance is about or a Binary stands for, what labels come from, the keys of the Persons that new
+    Patients will get, and whether the custodians (``organization`` for what is new) are Part 2 programs."""
     telling: dict[Key, None] = {}
-    others: dict[Key, None] = {}
+    others: dict[Key, None] = {Key(ORGANIZATION, organization): None}
     for item in items:
         telling[item.key] = None
         telling.update((Key("Patient", patient), None) for patient in item.patients)
@@ -64,17 +72,39 @@ async def survey(store: Store, items: Sequence[Item]) -> Known:
             others.update((target, None) for target in targets_of(item.resource) if target is not None)
         elif item.key.type == "Patient":
             telling[Key("Person", item.key.id)] = None
+        others.update((source, None) for source in sources_of(item.resource))
     records = await look_up(store, [*telling, *(key for key in others if key not in telling)])
     people = [records[item.key] for item in items if item.key.type == "Person" and item.key in records]
     linked = {Key("Patient", owner) for person in people for owner in parse_facts(person.facts).owners}
     if linked - telling.keys():
         # Whom a Person links now is a matter of those Patients' custodians, too.
         records.update(await look_up(store, sorted(linked - telling.keys())))
+    await add_custodians(store, records, asked=others)
+    namers = await naming(store, [item.key for item in items])
     missing = [key for key in telling if key not in records]
     if missing and await store.ledger.get(DELETIONS) is not None:
         found = await asyncio.gather(*(store.get(key) for key in missing))
         records.update({record.key: record for record in found if record is not None})
-    return Known(records)
+    return Known(records, namers)
+
+
+async def add_custodians(store: Store, records: dict[Key, Record], *, asked: Collection[Key] = ()) -> None:
+    """Look up the Organizations that hold these records, too: what a program holds stays its own whoever writes it."""
+    holders = {Key(ORGANIZATION, parse_facts(record.facts).custodian) for record in records.values()}
+    missing = holders.difference(records, asked)
+    if missing:
+        records.update(await look_up(store, sorted(missing)))
+
+
+async def naming(store: Store, keys: Sequence[Key]) -> list[Record]:
+    """What gives its labels to those of these resources that it names, without bodies."""
+    named = sorted(key for key in keys if namers_of(key.type))
+    found: list[Record] = []
+    for start in range(0, len(named), KEYS_AT_ONCE):
+        terms = tuple(f"{REFERENCE_TERM}{key}" for key in named[start : start + KEYS_AT_ONCE])
+        async for batch in store.scan(Query(types=gives_to_named(), terms=(terms,), bodies=False)):
+            found += batch
+    return found
 
 
 async def look_up(store: Store, keys: Sequence[Key]) -> dict[Key, Record]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -11,6 +11,7 @@ from fhirserver.core.definitions import DIRECTORY_TYPES, PATIENT
 from fhirserver.core.index import UNKNOWN_OWNER, extract
 from fhirserver.core.model import Facts, Index, Key, Record, parse_facts
 from fhirserver.core.values import local
+from fhirserver.policy.labelling import PART2, inheriting, own_labels, restricted
 from fhirserver.policy.principal import OPERATOR_ORGANIZATION
 from fhirserver.policy.vocabulary import disclosure
 
@@ -18,13 +19,16 @@ THROUGH = ("Binary", "Provenance")
 """Types whose facts depend on those of other resources too, in the order in which they are decided."""
 
 
-def facts_of(index: Index, *, custodian: str, parties: Iterable[str]) -> Facts:
-    """The facts of a resource that speaks for itself (all but `THROUGH`)."""
+def facts_of(
+    type_: str, index: Index, *, custodian: str, parties: Iterable[str], programs: Collection[str] = ()
+) -> Facts:
+    """The facts of a resource by itself (of `THROUGH` and of types that inherit labels that is not all). ``programs``:
+    the Part 2 programs, as far as the custodian is concerned."""
     return Facts(
         custodian=custodian,
         parties=tuple(sorted({*index.parties, *parties})),
         owners=index.owners,
-        labels=index.labels,
+        labels=own_labels(type_, index, program=custodian in programs),
         compartments=index.compartments,
         kinds=index.kinds,
     )
@@ -34,7 +38,12 @@ def rederive(record: Record, body: bytes) -> tuple[Facts, Index]:
     """Facts and index of a stored version from its body; what only its writer could know is kept."""
     known = parse_facts(record.facts)
     index = extract(msgspec.json.decode(body))
-    facts = facts_of(index, custodian=known.custodian, parties=known.parties)
+    # What its custodian is, and what it refers to, is not at hand; `relabel` takes away what came from there.
+    programs = {known.custodian} if PART2 in known.labels else set()
+    facts = facts_of(record.type, index, custodian=known.custodian, parties=known.parties, programs=programs)
+    if record.type in inheriting():
+        taken = known.labels if restricted(known) else ()
+        facts = msgspec.structs.replace(facts, labels=tuple(sorted({*facts.labels, *taken})))
     if record.type == "Person":
         counting = tuple(owner for owner in index.owners if owner in known.owners)
         facts = msgspec.structs.replace(facts, owners=counting, compartments=counting)

@@ -1,7 +1,8 @@
-"""What speaks through another resource follows it: a Binary its security context, a Provenance its targets.
+"""What speaks through another resource follows it: a Binary its security context, a Provenance its targets; and so
+does what takes labels over from another: a report from its results, a Binary from what names it.
 
-Their facts are decided when they are stored, and here again when what they speak through is labelled, moved to another
-patient or deleted, so that neither shows longer what that one hides.
+Their facts are decided when they are stored, and here again when what they depend on is labelled, moved to another
+patient or deleted, so that none shows longer what that one hides.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ from contextlib import asynccontextmanager
 
 import msgspec
 
+from fhirserver.core.definitions import ORGANIZATION
 from fhirserver.core.errors import Conflict
-from fhirserver.core.index import extract
 from fhirserver.core.model import REFERENCE_TERM, Facts, Guard, Index, Key, Query, Record, parse_facts
-from fhirserver.policy.custody import KEYS_AT_ONCE, Known, look_up
-from fhirserver.policy.derive import THROUGH, facts_of, facts_through, targets_of
+from fhirserver.policy.custody import KEYS_AT_ONCE, Known, look_up, naming
+from fhirserver.policy.derive import THROUGH, facts_of, facts_through, rederive, targets_of
 from fhirserver.policy.dossier import whole
 from fhirserver.policy.items import Item
+from fhirserver.policy.labelling import inherited, inheriting, named_by, namers_of, sources_of
 from fhirserver.store.port import Store
 
 ANNOUNCED = "following:"
@@ -65,17 +67,61 @@ async def _withdraw(store: Store, name: str) -> None:
 
 
 async def follow(store: Store, changed: Iterable[Key]) -> None:
-    """Decide again, in place, the facts of everything that speaks through these resources, and so on."""
+    """Decide again, in place, the facts of everything that speaks through these resources or takes labels over from
+    them, and so on; of those among them that take labels over from what names them, their own, too."""
     waiting, done = set(changed), set[Key]()
-    while waiting:
+    again = {key for key in waiting if namers_of(key.type)}
+    while waiting or again:
         done |= waiting
-        found = {record.key: record for part in _parts(sorted(waiting)) for record in await _through(store, part)}
-        waiting = set()
-        for record in found.values():
-            facts, index = await _decided(store, record)
-            if facts != parse_facts(record.facts):
-                await store.reindex([(record, facts, index)])
-                waiting |= {record.key} - done
+        keys, waiting = sorted(waiting), set()
+        named, again = sorted(again), set()
+        queries = [_through_query(part) for part in _parts(keys)]
+        queries += [Query(keys=part, bodies=False) for part in _parts(named)]
+        for query in queries:
+            async for batch in store.scan(query):
+                for record in await decide_again(store, batch):
+                    again |= named_by(record.type, record.supports.split())
+                    waiting |= {record.key} - done
+
+
+async def decide_again(store: Store, records: Sequence[Record]) -> list[Record]:
+    """Decide the facts of these current versions anew, in place; those that have changed."""
+    changed = await changed_again(store, records)
+    if changed:
+        await store.reindex(changed)
+    return [record for record, _, _ in changed]
+
+
+async def changed_again(store: Store, records: Sequence[Record]) -> list[tuple[Record, Facts, Index]]:
+    """Those of these current versions whose facts are others now, with them."""
+    return [each for each in await decided_again(store, records) if each[1].text != each[0].facts]
+
+
+async def decided_again(store: Store, records: Sequence[Record]) -> list[tuple[Record, Facts, Index]]:
+    """What the facts of these current versions are now, all that they depend on looked at again."""
+    bodies = [(record, await whole(store, record)) for record in records]
+    read = [(record, body, msgspec.json.decode(body)) for record, body in bodies]
+    wanted = {
+        key for _, _, resource in read for key in (*sources_of(resource), *targets_of(resource)) if key is not None
+    }
+    wanted |= {Key(ORGANIZATION, parse_facts(record.facts).custodian) for record in records}
+    known = Known(await look_up(store, sorted(wanted)), await naming(store, [record.key for record in records]))
+    found = {key: parse_facts(each.facts) for key, each in known.records.items()}
+    decided = []
+    for record, body, resource in read:
+        held = parse_facts(record.facts)
+        kept, index = rederive(record, body)
+        facts = facts_of(record.type, index, custodian=held.custodian, parties=held.parties, programs=known.programs)
+        if record.type == "Person":
+            facts = msgspec.structs.replace(facts, owners=kept.owners, compartments=kept.compartments)
+        if record.type in THROUGH:
+            facts = facts_through(record.type, facts, targets_of(resource), found)
+        sources = {key: found[key] for key in sources_of(resource) if key in found}
+        if namers_of(record.type):
+            names = str(record.key)
+            sources |= {each.key: parse_facts(each.facts) for each in known.namers if names in each.supports.split()}
+        decided.append((record, inherited(facts, sources), index))
+    return decided
 
 
 def unmoved(items: Iterable[Item], known: Known, since: int) -> list[Guard]:
@@ -95,21 +141,16 @@ def unmoved(items: Iterable[Item], known: Known, since: int) -> list[Guard]:
 _MOVED = "What it refers to has just changed."
 
 
-async def _through(store: Store, keys: Sequence[Key]) -> list[Record]:
+def _through_query(keys: Sequence[Key]) -> Query:
     terms = tuple(f"{REFERENCE_TERM}{key}" for key in keys)
-    query = Query(types=frozenset(THROUGH), terms=(terms,), bodies=False)
-    return [record async for batch in store.scan(query) for record in batch]
+    return Query(types=frozenset({*THROUGH, *inheriting()}), terms=(terms,), bodies=False)
 
 
-async def _decided(store: Store, record: Record) -> tuple[Facts, Index]:
-    resource = msgspec.json.decode(await whole(store, record))
-    index, held = extract(resource), parse_facts(record.facts)
-    facts = facts_of(index, custodian=held.custodian, parties=held.parties)
-    targets = targets_of(resource)
-    found = await look_up(store, [key for key in targets if key is not None])
-    return facts_through(
-        record.type, facts, targets, {key: parse_facts(each.facts) for key, each in found.items()}
-    ), index
+async def _through(store: Store, keys: Sequence[Key]) -> bool:
+    """Whether anything would follow these."""
+    if any(namers_of(key.type) for key in keys):
+        return True
+    return await store.count(msgspec.structs.replace(_through_query(keys), limit=1)) > 0
 
 
 def _parts(keys: Sequence[Key]) -> Iterator[tuple[Key, ...]]:

@@ -8,6 +8,8 @@ time (revocation and the policy epoch), so a change bites on every server at onc
 from __future__ import annotations
 
 import asyncio
+import logging
+import re
 from collections.abc import Callable, Collection
 from pathlib import Path
 
@@ -36,9 +38,11 @@ from fhirserver.policy.jwks import as_jwk
 from fhirserver.policy.keyring import Keyring
 from fhirserver.policy.keys import Keys
 from fhirserver.policy.keysets import KeySets
+from fhirserver.policy.labelled import Labelled
 from fhirserver.policy.outbound import Outbound
 from fhirserver.policy.persons import view_tag
 from fhirserver.policy.principal import (
+    BREAK_GLASS,
     OPERATOR_ORGANIZATION,
     Authenticator,
     CallerClass,
@@ -77,6 +81,9 @@ __all__ = [
     "must_stand_at",
     "view_tag",
 ]
+
+_log = logging.getLogger("fhirserver.policy")
+_REASON = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 REVOKED = "revoked/jti/"
 """Prefix of the ledger entries of revoked tokens; each expires with its token."""
@@ -136,6 +143,7 @@ class Gate:
         self._dossiers = Dossiers(store)
         self._journal = Journal(store)
         self._indexed = Indexed(store)
+        self._labelled = Labelled(store)
         self._rates = Rates(lambda: store.ledger, per_minute=per_minute, pepper=keys.pepper, clock=clock)
 
     async def admit(
@@ -152,6 +160,8 @@ class Gate:
         epoch = await self.check(principal)
         if not again:
             await self._count(principal, interaction)
+            if principal.purpose == BREAK_GLASS:
+                await self._break_glass(principal, interaction)
         contexts = CONTEXTS[principal.caller]
         needed, shown = _NEEDS.get(interaction, _OPERATION)
         types = principal.scopes.allowed(shown, contexts)
@@ -163,6 +173,15 @@ class Gate:
             await self.trail(principal).deny(interaction, {"reason": "scope", "type": type or ""})
             raise Fault(Kind.FORBIDDEN, "The token's scopes do not allow this.")
         return await self.scoped(principal, interaction=interaction, types=types, epoch=epoch)
+
+    async def _break_glass(self, principal: Principal, interaction: str) -> None:
+        """An alarm in the log for each request of an emergency; the audit rows carry its purpose and token. Fault
+        FORBIDDEN for whoever has no glass to break: labels hide nothing from a member, Consents decide for others."""
+        if principal.caller is not CallerClass.MEMBER:
+            await self.trail(principal).deny(interaction, {"reason": "break-glass"})
+            raise Fault(Kind.FORBIDDEN, "The purpose BTG is for members alone.")
+        told = (principal.organization, principal.token_id, interaction)
+        _log.critical("break-glass: organisation %s, token %s, %s", *told)
 
     async def _count(self, principal: Principal, interaction: str) -> None:
         try:
@@ -199,7 +218,7 @@ class Gate:
 
     def upkeep(self, *, subject: str) -> Upkeep:
         """The store as a whole, for `check` and `reindex`."""
-        return Upkeep(self._store, self.trail(_system(subject, OPERATOR_ORGANIZATION, "upkeep")))
+        return Upkeep(self._store, self.trail(_system(subject, OPERATOR_ORGANIZATION, "upkeep")), self.clock)
 
     def throttle(self, door: str) -> Throttle:
         """Who fails at this door (a name such as ``oauth``) waits, on every server."""
@@ -213,13 +232,23 @@ class Gate:
         """The audit trail as a whole, to hand it on and to drop what is too old."""
         return Archive(self._store, self.trail(_system(subject, OPERATOR_ORGANIZATION, "upkeep")))
 
-    async def issue(self, principal: Principal) -> str:
-        """A signed token for ``principal``; its issuance is in the audit trail before it is handed out."""
+    async def issue(self, principal: Principal, *, reason: str = "") -> str:
+        """A signed token for ``principal``; its issuance is in the audit trail before it is handed out.
+
+        ``reason``: what an emergency (`BREAK_GLASS`) is known by, a number and never a text about somebody; it needs
+        one. ValueError for a token that is not issued.
+        """
+        if (principal.purpose == BREAK_GLASS) != bool(reason) or (reason and not _REASON.fullmatch(reason)):
+            told = "1 to 64 letters, digits, '.', '_' and '-', such as the number of an incident"
+            raise ValueError(f"A token for the purpose BTG, and no other, needs a reason: {told}.")
         now = self.clock()
         token = issue_token(self._keys.current(now, at_once=True), principal, now)
         issued = self._authenticator.authenticate(token, self.clock())
         trail = self.trail(issued)
         detail: Detail = {"scope": issued.scopes.text, "expires": issued.until, "patient": issued.patient or ""}
+        if reason:
+            detail = {**detail, "reason": reason}
+            _log.critical("break-glass: organisation %s gets token %s", issued.organization, issued.token_id)
         await trail.append(trail.row("token", "complete", detail=detail))
         return token
 
@@ -279,7 +308,12 @@ class Gate:
         """Before anybody is admitted: finish what a server that was killed has left undone, and put the store's search
         parameters in force. Unavailable where the index was made under others, but for ``upkeep``."""
         await resume(self._store, self.clock())
+        await self._labelled.start(upkeep=upkeep)
         await self._indexed.start(upkeep=upkeep)
+
+    async def labelled(self) -> bool:
+        """Whether everything carries the labels that the server derives."""
+        return await self._labelled.complete()
 
     async def must_be_indexed(self) -> None:
         """Unavailable while the search index is being made again."""
@@ -308,6 +342,7 @@ class Gate:
         if principal.issuer and principal.patient is not None:
             await self._must_be_of(principal.organization, principal.patient)
         now = int(epoch.value) if epoch is not None else 0
+        await self._labelled.look(now)
         await self._indexed.look(now)
         return now
 
@@ -344,6 +379,7 @@ class Gate:
         """The grant for these patients as of this epoch (None: for everyone whose Consents name the organisation)."""
         if principal.caller is not CallerClass.THIRD_PARTY or patients == frozenset():
             return standing_grant(principal, types)
+        self._labelled.must_be_complete()
         if patients is None:
             patients = await self._dossiers.consenting(principal.organization)
         dossiers = await self._dossiers.about(patients, epoch)

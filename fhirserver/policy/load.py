@@ -13,6 +13,7 @@ from fhirserver.policy.custody import INTRUDED, Known, members_of_others, proble
 from fhirserver.policy.derive import THROUGH
 from fhirserver.policy.dossier import COUNTS
 from fhirserver.policy.items import Item, Loaded, Put, ready, turns
+from fhirserver.policy.labelling import inheriting
 from fhirserver.policy.plan import Plan, add_persons, decide_facts
 from fhirserver.policy.principal import OPERATOR_ORGANIZATION
 
@@ -56,7 +57,7 @@ class Loader(Committing):
         self, items: Sequence[Item], persons: bool, trust: bool, *, careful: bool
     ) -> tuple[list[Loaded], Plan]:
         """What becomes of each item as the store stands. ``careful``: a guard has failed, so look for whom."""
-        known = await survey(self._store, items)
+        known = await survey(self._store, items, self._organization)
         rejected: dict[Key, str] = {}
         for item in items:
             reason = self._import_problem(item, known, trust)
@@ -118,7 +119,7 @@ def _settle(plan: Plan, item: Item, facts: Facts, known: Known) -> _Change:
     trusted = item.key.type == "Consent" and COUNTS in before.parties and COUNTS not in facts.parties
     if record.digest == item.digest and (facts == before or trusted):
         return "unchanged"
-    if record.digest == item.digest and item.key.type in (*THROUGH, "Person"):
+    if record.digest == item.digest and item.key.type in (*THROUGH, *inheriting(), "Person"):
         # The same bytes, better understood now that what they refer to is here.
         plan.heal.append((record, facts, item.index))
         return "unchanged"

@@ -12,6 +12,7 @@ import msgspec
 from fhirserver.core.model import HistoryQuery, Key, Record, Visible
 from fhirserver.policy.grant import Grant
 from fhirserver.policy.principal import Principal
+from fhirserver.policy.redisclosure import protected
 from fhirserver.policy.view import View, alarm
 from fhirserver.store.port import Store
 
@@ -62,11 +63,14 @@ class Past(View):
             self._verify({(record.type, record.facts) for record in records})
 
     async def _cut_versions(self, records: list[Record]) -> list[Record]:
-        """`_cut` of records in which one Person may come in several versions; a tombstone has nothing to cut."""
+        """`_cut` of records in which one Person may come in several versions; a tombstone has nothing to cut. What is
+        protected now is marked in every version."""
         views: dict[int, Record] = {}
         waiting = [record for record in records if record.type == "Person" and not record.deleted]
         while waiting:
             turn = list({record.key: record for record in waiting}.values())
             views.update((view.seq, view) for view in await self._cut(turn))
             waiting = [record for record in waiting if record.seq not in views]
-        return [views.get(record.seq, record) for record in records]
+        present = await self._present(records) if self._bound else {}
+        also = {key for key, now in present.items() if protected(now.facts)}
+        return await self._mark([views.get(record.seq, record) for record in records], also)

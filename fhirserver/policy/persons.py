@@ -88,12 +88,12 @@ def person_key(patient: str, taken: Collection[Key]) -> Key:
     return key
 
 
-def person_draft(key: Key, patient: str, custodian: str) -> Draft:
+def person_draft(key: Key, patient: str, custodian: str, programs: Collection[str]) -> Draft:
     """A new Person that links one Patient and says nothing else: demographics have one truth, the Patient."""
     resource = {"resourceType": "Person", "id": key.id, "link": [_link_to(patient)]}
     head, tail = stamp.prepare(_encode(resource), id=key.id)
     index = extract(resource)
-    facts = facts_of(index, custodian=custodian, parties=(custodian,))
+    facts = facts_of("Person", index, custodian=custodian, parties=(custodian,), programs=programs)
     return Draft(key=key, head=head, tail=tail, facts=facts, index=index, if_version=0)
 
 

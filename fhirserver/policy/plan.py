@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
 from fhirserver.core import stamp
+from fhirserver.core.definitions import ORGANIZATION
 from fhirserver.core.index import extract
 from fhirserver.core.model import REFERENCE_TERM, Draft, Facts, Guard, Index, Key, Query, Record, parse_facts
 from fhirserver.policy import persons
@@ -15,6 +16,17 @@ from fhirserver.policy.custody import DELETIONS, Known
 from fhirserver.policy.derive import THROUGH, facts_of, facts_through, targets_of
 from fhirserver.policy.dossier import COUNTS, POLICY_EPOCH, whole
 from fhirserver.policy.items import ANY, Item
+from fhirserver.policy.labelling import (
+    FLAG,
+    inherited,
+    inheriting,
+    named_by,
+    namers_of,
+    restricted,
+    sources_of,
+    unnamed,
+)
+from fhirserver.policy.principal import OPERATOR_ORGANIZATION
 from fhirserver.store.port import Store
 
 _DECIDING = frozenset({"Consent", "Person", "Organization"})
@@ -33,7 +45,10 @@ class Plan:
     ``left``: Patients that a Person no longer links, with theirs. ``unknown``: Patients it refers to that the store
     does not hold; ``absent``: those of them that a Person links: they must still be absent, since the link would count
     otherwise. ``heal``: current versions whose facts are understood better now, without a new version. ``held``: what
-    else must hold inside the commit. ``moved``: keys that access is decided by otherwise from then on.
+    else must hold inside the commit. ``moved``: keys that access is decided by otherwise from then on,
+    and those that may take labels over from them. ``plain``: custodians that were taken for no Part 2 programs;
+    ``programs``: Organizations that become one; ``clear``: what labels would have been taken over from, and carries
+    none. ``unlabelled``: which labels go, for the audit trail.
     """
 
     def __init__(self) -> None:
@@ -46,6 +61,10 @@ class Plan:
         self.heal: list[tuple[Record, Facts, Index]] = []
         self.held: list[Guard] = []
         self.moved: set[Key] = set()
+        self.plain: set[str] = set()
+        self.programs: set[str] = set()
+        self.clear: set[Key] = set()
+        self.unlabelled: list[str] = []
 
     @property
     def epochs(self) -> tuple[str, ...]:
@@ -65,8 +84,10 @@ class Plan:
         self.drafts.append(
             Draft(key=item.key, head=item.head, tail=item.tail, facts=facts, index=item.index, if_version=if_version)
         )
-        if record is not None and parse_facts(record.facts) != facts:
+        before = parse_facts(record.facts) if record is not None else None
+        if before is not None and before != facts:
             self.moved.add(item.key)
+        self._label(item, before, facts, known)
         if record is None:
             self.fresh.add(item.key)
             if item.key.type == "Patient":
@@ -75,6 +96,34 @@ class Plan:
             self.absent.update(set(item.index.owners) - set(facts.owners))
             if record is not None:
                 self.leave(parse_facts(record.facts).owners, facts.owners, known)
+
+    def _label(self, item: Item, before: Facts | None, facts: Facts, known: Known) -> None:
+        """Note what its labels have to do with others."""
+        record = known.live(item.key)
+        if facts.custodian not in known.programs:
+            self.plain.add(facts.custodian)
+        flagged = item.key.type == ORGANIZATION and facts.custodian == OPERATOR_ORGANIZATION and FLAG in facts.labels
+        if flagged and (before is None or FLAG not in before.labels):
+            self.programs.add(item.key.id)
+        gone = set(before.labels).difference(facts.labels) if before is not None else set()
+        if gone:
+            self.unlabelled.append(" ".join([str(item.key), *sorted(gone)]))
+        if item.key.type in inheriting():
+            for key in sources_of(item.resource):
+                about = known.facts(key)
+                if known.live(key) is None or about is None or not restricted(about):
+                    self.clear.add(key)
+        elif namers_of(item.key.type):
+            name = str(item.key)
+            namers = [each for each in known.namers if name in each.supports.split()]
+            if not any(restricted(parse_facts(each.facts)) for each in namers):
+                self.held.append(unnamed(item.key))
+        labelled = restricted(facts)
+        if labelled and before is None:
+            self.moved.add(item.key)  # what refers to it may have come before it
+        if labelled or (before is not None and restricted(before)):
+            named = {*item.index.supports, *(record.supports.split() if record is not None else ())}
+            self.moved |= named_by(item.key.type, named)
 
     def leave(self, before: Iterable[str], after: Iterable[str], known: Known) -> None:
         """Remember the Patients that a Person linked ``before`` and does not ``after``, as far as they are there."""
@@ -100,19 +149,36 @@ def decide_facts(
     """
     batch = {item.key: item for item in items}
     decided: dict[Key, Facts] = {}
-    for item in items:
-        if item.key.type not in THROUGH:
-            decided[item.key] = _facts(item, known, batch, organization, counts=counts)
-    for item in sorted((item for item in items if item.key.type in THROUGH), key=lambda item: item.key.type):
+    order = {type_: at for at, type_ in enumerate((*inheriting(), *THROUGH), 1)}
+    for item in sorted(items, key=lambda item: order.get(item.key.type, 0)):
         facts = _facts(item, known, batch, organization, counts=counts)
-        targets = targets_of(item.resource)
-        found: dict[Key, Facts] = {}
-        for target in targets:
-            about = None if target is None else decided.get(target) or (known.live(target) and known.facts(target))
-            if target is not None and about:
-                found[target] = about
-        decided[item.key] = facts_through(item.key.type, facts, targets, found)
+        if item.key.type in order:
+            facts = _with_others(item, facts, known, batch, decided)
+        decided[item.key] = facts
     return ((item, decided[item.key]) for item in items)
+
+
+def _with_others(
+    item: Item, facts: Facts, known: Known, batch: Mapping[Key, Item], decided: Mapping[Key, Facts]
+) -> Facts:
+    """The facts with what comes from others: what it speaks through, and what gives it labels."""
+
+    def found(keys: Iterable[Key | None]) -> dict[Key, Facts]:
+        about = {key: decided.get(key) or (known.live(key) and known.facts(key)) for key in keys if key is not None}
+        return {key: each for key, each in about.items() if each}
+
+    if item.key.type in THROUGH:
+        targets = targets_of(item.resource)
+        facts = facts_through(item.key.type, facts, targets, found(targets))
+    sources = found(sources_of(item.resource))
+    if namers_of(item.key.type):
+        name = str(item.key)
+        stored = {namer.key: parse_facts(namer.facts) for namer in known.namers if name in namer.supports.split()}
+        sources |= {key: each for key, each in stored.items() if key not in batch}
+        sources |= {
+            key: decided[key] for key, each in batch.items() if item.key in named_by(key.type, each.index.supports)
+        }
+    return inherited(facts, sources)
 
 
 def _facts(item: Item, known: Known, batch: Mapping[Key, Item], organization: str, *, counts: bool) -> Facts:
@@ -130,17 +196,18 @@ def _facts(item: Item, known: Known, batch: Mapping[Key, Item], organization: st
             for patient in item.index.owners
             if (key := Key("Patient", patient))
         }
-        return person_facts(item.index, custodian, {name: by for name, by in held.items() if by is not None})
+        linked = {name: by for name, by in held.items() if by is not None}
+        return person_facts(item.index, custodian, linked, known.programs)
     elif before is not None:
         parties |= set(before.parties)
-    return facts_of(item.index, custodian=custodian, parties=parties)
+    return facts_of(item.key.type, item.index, custodian=custodian, parties=parties, programs=known.programs)
 
 
-def person_facts(index: Index, custodian: str, held: Mapping[str, str]) -> Facts:
+def person_facts(index: Index, custodian: str, held: Mapping[str, str], programs: Collection[str]) -> Facts:
     """The facts of a Person: only links to Patients that are there (id -> custodian) count. One to an id that is free
     would else reach into the chart of whoever takes that id."""
     linked = tuple(patient for patient in index.owners if patient in held)
-    facts = facts_of(index, custodian=custodian, parties=held.values())
+    facts = facts_of("Person", index, custodian=custodian, parties=held.values(), programs=programs)
     return msgspec.structs.replace(facts, owners=linked, compartments=linked)
 
 
@@ -178,14 +245,16 @@ async def add_persons(plan: Plan, store: Store, patients: Mapping[str, str], kno
             while key.id != patient and await store.get(key) is not None:
                 taken |= {key}
                 key = persons.person_key(patient, taken)
-            draft = persons.person_draft(key, patient, custodian)
+            draft = persons.person_draft(key, patient, custodian, known.programs)
+            if custodian not in known.programs:
+                plan.plain.add(custodian)
             drafted[key] = draft
             plan.drafts.append(draft)
 
 
 async def _with(store: Store, known: Known, key: Key) -> Known:
     record = await store.get(key)
-    return known if record is None else Known({**known.records, key: record})
+    return known if record is None else Known({**known.records, key: record}, known.namers)
 
 
 def _was_ours(known: Known, key: Key, patient: str, custodian: str) -> bool:

@@ -27,6 +27,10 @@ OPERATOR_ORGANIZATION = "operator"
 OPERATOR_MILLISECONDS = 3_600_000
 """Operator tokens live for at most an hour; one that was signed for longer is not accepted."""
 
+BREAK_GLASS = "BTG"
+"""The purpose of use of an emergency (v3-ActReason): for members, and for an hour at most. It opens nothing that its
+member may not see anyway; it is told apart in the audit trail and in the log."""
+
 LEEWAY_MILLISECONDS = 5_000
 """How far in the future `iat` may lie, for clocks that differ; `exp` is taken exactly."""
 
@@ -91,6 +95,10 @@ def issue_token(keys: Keys, principal: Principal, now: int) -> str:
         raise ValueError("A token must expire after now.")
     if principal.caller is CallerClass.OPERATOR and principal.until - now > OPERATOR_MILLISECONDS:
         raise ValueError("An operator token lives for at most 3600 seconds.")
+    if principal.purpose == BREAK_GLASS and principal.caller is not CallerClass.MEMBER:
+        raise ValueError("The purpose BTG (break-glass) is for members alone.")
+    if principal.purpose == BREAK_GLASS and principal.until - now > OPERATOR_MILLISECONDS:
+        raise ValueError("A token for the purpose BTG lives for at most 3600 seconds.")
     if (principal.caller is CallerClass.PATIENT) != (principal.patient is not None):
         raise ValueError("A patient token names its patient, and only a patient token does.")
     claims = {

@@ -29,6 +29,7 @@ from fhirserver.policy.integrity import Checks
 from fhirserver.policy.items import CHANGED, Condition, Erase, Loaded, Put
 from fhirserver.policy.load import Loader
 from fhirserver.policy.principal import OPERATOR_ORGANIZATION, CallerClass, Principal
+from fhirserver.policy.redisclosure import protected
 from fhirserver.policy.scopes import Types
 from fhirserver.policy.view import MEMO, alarm
 from fhirserver.policy.vocabulary import disclosure
@@ -101,7 +102,8 @@ class Scoped(Charts):
         scoped = await self.about(owners_of(current) | owners_of(record) or {key.id})
         named = await scoped._named(key, current) if key.type in disclosure().through else None
         versions = (current,) if version is None else (current, record)
-        if record is None or not all([await scoped._lets_see(each, named) for each in versions]):
+        seen = all([await scoped._lets_see(each, named) for each in versions])
+        if current is None or record is None or not seen:
             raise await self._refusal(key, Kind.NOT_FOUND)
         if record.deleted:
             raise await self._refusal(key, Kind.GONE)
@@ -110,6 +112,9 @@ class Scoped(Charts):
         self._consents |= dict.fromkeys(opened.used(opened.basis))
         if record.body is None:
             self._handed.add((record.type, record.id, record.version))
+        if self._bound and (protected(current.facts) or protected(record.facts)):
+            self._marked.add(key)
+            return (await scoped._mark(await scoped._cut([record]), {key}))[0]
         return (await scoped._cut([record]))[0] if record.type == "Person" else record
 
     async def would_see(self, record: Record) -> bool:
@@ -268,7 +273,7 @@ class Scoped(Charts):
             if hidden:
                 records = [record for record in records if record.key not in hidden]
                 pairs = {(record.type, record.facts) for record in records}
-        if query.bodies and any(type_ == "Person" for type_, _ in pairs):
+        if query.bodies and any(type_ == "Person" or (self._bound and protected(facts)) for type_, facts in pairs):
             records = await self._cut(records)
         return records
 

@@ -11,24 +11,41 @@ import msgspec
 
 from fhirserver.core.definitions import fingerprint, put_in_force
 from fhirserver.core.ownparameters import Refused, extended
-from fhirserver.policy.audit import Trail
+from fhirserver.core.sensitive import lists
+from fhirserver.policy.audit import Detail, Trail
 from fhirserver.policy.derive import rederive
 from fhirserver.policy.dossier import POLICY_EPOCH
 from fhirserver.policy.indexing import State, activated, read, rebuilt, write
+from fhirserver.policy.labelled import relabel
 from fhirserver.store.port import Store
 
 
 class Upkeep:
     """A store and the trail of whoever looks after it; made by the gate only."""
 
-    def __init__(self, store: Store, trail: Trail) -> None:
+    def __init__(self, store: Store, trail: Trail, clock: Callable[[], int]) -> None:
         self._store = store
+        self._clock = clock
         self._trail = trail
 
     def verify(self) -> AsyncIterator[str]:
         """One sentence per inconsistency. Not audited: it shows no content, and must work where nothing can be
         written any more."""
         return self._store.verify(rederive)
+
+    async def relabel(self, progress: Callable[[int, int], None]) -> tuple[int, int]:
+        """Derive the labels of every current resource again, in place: no new versions, no other index entries. How
+        many were looked at, and how many changed; interrupted, it goes on where it was."""
+        intent = self._trail.row("relabel", "intent")
+        await self._trail.append(intent)
+
+        async def tell() -> None:
+            await self._store.commit((), audit=(), epochs=(POLICY_EPOCH,))
+
+        done, changed = await relabel(self._store, tell, progress, self._clock)
+        detail: Detail = {"count": done, "changed": changed, "lists": lists().version}
+        await self._trail.append(self._trail.row("relabel", "complete", detail=detail, intent=intent.id))
+        return done, changed
 
     async def reindex(
         self, progress: Callable[[int, int], None], refused: Callable[[Refused], None] = lambda _: None

@@ -14,12 +14,13 @@ import msgspec
 from fhirserver.core.definitions import PATIENT, parse_path, search_parameters
 from fhirserver.core.errors import Fault, Kind
 from fhirserver.core.model import CURRENT, EVERYTHING, REFERENCE_TERM, Key, Query, Record, parse_facts
-from fhirserver.policy import persons
+from fhirserver.policy import persons, redisclosure
 from fhirserver.policy.derive import THROUGH
 from fhirserver.policy.discerning import Discerning
 from fhirserver.policy.dossier import whole
 from fhirserver.policy.grant import Grant
 from fhirserver.policy.principal import CallerClass, Principal
+from fhirserver.policy.redisclosure import NOTICE, protected
 from fhirserver.store.port import Store
 
 KEYS_AT_ONCE = 500
@@ -46,6 +47,8 @@ class View:
         self._passed: set[tuple[str, str]] = set()
         self._opened: set[str] = set()
         self._limited = principal.caller is not CallerClass.OPERATOR
+        self._bound = principal.caller is CallerClass.THIRD_PARTY
+        self._marked: set[Key] = set()
 
     @property
     def limited(self) -> bool:
@@ -58,6 +61,15 @@ class View:
 
     async def _all_told(self, records: list[Record]) -> list[Record]:
         return await self._store.told(records) if isinstance(self._store, Discerning) else records
+
+    @property
+    def bound(self) -> bool:
+        """Whether what Part 2 protects goes to the caller with the prohibition of redisclosure: to third parties."""
+        return self._bound
+
+    def notice(self, record: Record) -> str:
+        """The notice that goes with this record, which has been given; empty where none does."""
+        return NOTICE if self._bound and (record.key in self._marked or protected(record.facts)) else ""
 
     def admits(self, record: Record) -> bool:
         """Whether the grant lets this record be seen for itself."""
@@ -124,13 +136,26 @@ class View:
         return frozenset(key for key, now in present.items() if not (self.admits(now) or self._accompanies(now)))
 
     async def _cut(self, records: list[Record]) -> list[Record]:
-        """The records with every Person among them cut to the links the grant opens."""
+        """The records as the caller gets them: every Person among them cut to the links the grant opens, and with the
+        prohibition of redisclosure on what Part 2 protects."""
         people = [record for record in records if record.type == "Person"]
         if not people or not self._limited:
-            return records
+            return await self._mark(records)
         open_ = await self._openable({owner for record in people for owner in parse_facts(record.facts).owners})
         views = {record.key: persons.cut(record, await whole(self._store, record), open_) for record in people}
-        return [views.get(record.key, record) for record in records]
+        return await self._mark([views.get(record.key, record) for record in records])
+
+    async def _mark(self, records: list[Record], also: Collection[Key] = ()) -> list[Record]:
+        """The records, those marked that Part 2 protects, and ``also`` these: they are protected now."""
+        if not self._bound:
+            return records
+        found: list[Record] = []
+        for record in records:
+            if not record.deleted and (record.key in also or protected(record.facts)):
+                self._marked.add(record.key)
+                record = redisclosure.marked(record, await whole(self._store, record))
+            found.append(record)
+        return found
 
     def _led(self, query: Query) -> Query:
         """The same query with what follows from a grant over few patients, so that a store that holds many others is

@@ -9,8 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Iterable, Sequence
 
+import msgspec
+
 from fhirserver.core.errors import Conflict, Fault, Kind
-from fhirserver.core.model import Draft, Facts, Guard, Index, Key, Record, parse_facts
+from fhirserver.core.index import labels_of
+from fhirserver.core.model import Draft, Facts, Guard, Index, Key, Query, Record, parse_facts
 from fhirserver.policy.audit import Trail
 from fhirserver.policy.committing import ATTEMPTS, Committing
 from fhirserver.policy.custody import (
@@ -22,11 +25,12 @@ from fhirserver.policy.custody import (
     survey,
 )
 from fhirserver.policy.derive import THROUGH
-from fhirserver.policy.dossier import WIDENED
+from fhirserver.policy.dossier import WIDENED, whole
 from fhirserver.policy.following import unmoved
 from fhirserver.policy.grant import CONTEXTS
 from fhirserver.policy.integrity import Checks
 from fhirserver.policy.items import ANY, CHANGED, Erase, Item, Put, must_stand_at, ready
+from fhirserver.policy.labelling import named_by
 from fhirserver.policy.plan import Plan, add_persons, decide_facts, supersede
 from fhirserver.policy.principal import CallerClass, Principal
 from fhirserver.policy.vocabulary import disclosure
@@ -97,7 +101,7 @@ class Writer(Committing):
     async def rehearse(self, changes: Sequence[Put | Erase]) -> None:
         """The Fault that `write` would raise, as far as that can be known without writing."""
         items = [ready(change) for change in changes if isinstance(change, Put)]
-        known = await survey(self._store, items)
+        known = await survey(self._store, items, self._organization)
         for item in items:
             await self._check(item, known, {each.key for each in items})
         erased = [change for change in changes if isinstance(change, Erase)]
@@ -112,7 +116,7 @@ class Writer(Committing):
         self, items: Sequence[Item], erased: Sequence[Erase], conditions: Sequence[Guard], *, persons: bool
     ) -> dict[Key, Record]:
         since = (await self._store.high_water()).seq if any(item.key.type in THROUGH for item in items) else 0
-        known = await survey(self._store, items)
+        known = await survey(self._store, items, self._organization)
         together = {item.key for item in items}
         for number, item in enumerate(items):
             await self._check(item, known, together)
@@ -120,7 +124,7 @@ class Writer(Committing):
         gone = {erase.key: await self._deletable(erase) for erase in erased}
         conditions = [*conditions, *await self._weigh(items, [key for key in gone if not gone[key].deleted])]
         plan = Plan()
-        plan.held += unmoved(items, known, since)
+        plan.held += [*unmoved(items, known, since), *self._as_looked_at(items, known)]
         for item, facts in decide_facts(items, known, self._organization, counts=True):
             plan.add(item, facts, known)
             await _let_others(len(plan.drafts))
@@ -145,13 +149,15 @@ class Writer(Committing):
         live = [record for record in records if not record.deleted]
         plan.drafts += [_tombstone(record.key, record) for record in live]
         plan.moved |= {record.key for record in live}
+        for record in live:
+            plan.moved |= named_by(record.type, record.supports.split())
         deleted = {record.id for record in live if record.type == "Patient"}
         owners = {
             owner for record in live if record.type == "Person" for owner in parse_facts(record.facts).owners
         } - deleted
         if owners:
             found = await look_up(self._store, [Key("Patient", owner) for owner in sorted(owners)])
-            known = Known({**known.records, **found})
+            known = Known({**known.records, **found}, known.namers)
             plan.leave(owners, (), known)
         for patient in deleted:
             plan.left.pop(patient, None)
@@ -167,6 +173,7 @@ class Writer(Committing):
             takes_over=self._operates,
             refers_freely=self._operates,
         )
+        found = found or await self._unlabelling(item, known)
         if found is not None:
             await self._refuse(item.key, found, "update" if known.live(item.key) else "create")
         must_stand_at(item.put.if_version, item.key, known.live(item.key))
@@ -208,12 +215,38 @@ class Writer(Committing):
         own = item.key.type == "Consent" and item.index.owners == (patient,)
         if not own or known.live(Key("Patient", patient)) is None or (before and before.owners != (patient,)):
             return Kind.FORBIDDEN, "is refused: a patient may write consents about itself, and nothing else"
-        if before and not set(before.labels) <= set(item.index.labels):
-            return Kind.FORBIDDEN, "is refused: labels are taken away by its custodian alone"
         named = set(item.index.supports).difference(record.supports.split() if record else ())
         if any(Key.parse(name).type in disclosure().through for name in named):
             return Kind.FORBIDDEN, "is refused: a patient's consent names no Binary and no Device"
         return None
+
+    def _is_custodian(self, facts: Facts) -> bool:
+        return self._principal.caller is not CallerClass.PATIENT and facts.custodian == self._organization
+
+    async def _unlabelling(self, item: Item, known: Known) -> Problem | None:
+        """A label that was given is taken away by the custodian alone, whoever else may write the resource, and not by
+        way of its deletion either."""
+        record, before = known.records.get(item.key), known.facts(item.key)
+        if record is None or before is None or self._is_custodian(before):
+            return None
+        gone = set(before.labels).difference(item.index.labels)
+        if not gone:
+            return None
+        # Most that are gone were derived, and come back; those that were given stand in the body.
+        last = await self._store.get(item.key, record.version - 1) if record.deleted else record
+        given = labels_of(msgspec.json.decode(await whole(self._store, last))) if last and not last.deleted else gone
+        if not gone.isdisjoint(given):
+            return Kind.FORBIDDEN, "is refused: labels are taken away by its custodian alone"
+        return None
+
+    def _as_looked_at(self, items: Iterable[Item], known: Known) -> list[Guard]:
+        """What others hold is replaced as it was looked at: a label that was given meanwhile must not go unseen."""
+        records = [known.live(item.key) for item in items]
+        return [
+            Guard(Query(keys=(record.key,), after=record.seq, bodies=False), 0, "Another writer was first.")
+            for record in records
+            if record is not None and not self._is_custodian(parse_facts(record.facts))
+        ]
 
     def _person_problem(self, item: Item, known: Known, together: Collection[Key]) -> Problem | None:
         """A member links only Patients that are there, or come with it, and its own."""

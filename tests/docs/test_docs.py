@@ -83,6 +83,7 @@ def test_every_command_and_option_explains_itself() -> None:
         "check",
         "stats",
         "reindex",
+        "relabel",
         "purge",
         "bench",
     }

@@ -18,6 +18,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
+from fhirserver.core.sensitive import lists
 from fhirserver.policy.consenting import grant_consent
 from ingest.load import Options, ingest
 from tests.counts import PROOF
@@ -63,7 +64,7 @@ async def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
         for each in read_lines(added):
             world.types[each["resourceType"]][each["id"]] = each
         opened = frozenset({EXAMPLE, *list(world.types["Patient"])[::2]})
-        await grant_consent(scoped, sorted(opened), READER)
+        await grant_consent(scoped, sorted(opened), READER, labels=["NORMAL", *lists().topics])  # charts have topics
         token = server.token("third-party", org=READER)
         async with server.client() as everything, server.client(token) as reader:
             yield Site(everything, reader, world, opened)

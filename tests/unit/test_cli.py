@@ -248,6 +248,45 @@ def test_an_organisation_that_is_added_again_keeps_what_is_not_mentioned(run: Ru
     assert row == {"id": "clinic", "name": "Clinic", "slug": "other", "part2": True}
 
 
+def test_what_a_new_program_holds_is_labelled_at_once(run: Run, tmp_path: Path) -> None:
+    run("org", "add", "Harbour", "--id", "harbour")
+    patient = {"resourceType": "Patient", "id": "p"}
+    (tmp_path / "p.ndjson").write_text(json.dumps(patient))
+    run("ingest", "p.ndjson", "--org", "harbour")
+    assert "updated" in run("org", "add", "Harbour", "--id", "harbour", "--part2-program").stderr
+    assert "0 labelled otherwise" in run("relabel").stderr
+    assert run("check").returncode == 0
+
+
+def test_lists_of_the_installation_are_put_in_force_by_relabel(run: Run, tmp_path: Path) -> None:
+    own = {"version": "1", "topics": {"MH": {"ICD-10-CM": ["I10"]}}}
+    coding = {"system": "http://hl7.org/fhir/sid/icd-10-cm", "code": "I10"}
+    condition = {"resourceType": "Condition", "id": "c", "subject": {"display": "x"}, "code": {"coding": [coding]}}
+    (tmp_path / "c.ndjson").write_text(json.dumps(condition))
+    (tmp_path / "codes.json").write_text(json.dumps(own))
+    run("ingest", "c.ndjson")
+    lists = {"FHIRSERVER_SENSITIVE_CODES": str(tmp_path / "codes.json")}
+    assert "fhirserver relabel" in sentence(run("org", "list", **lists), 1)
+    assert "1 resources looked at, 1 labelled otherwise" in run("relabel", **lists).stderr
+    assert run("org", "list", **lists).returncode == 0
+    assert "fhirserver relabel" in sentence(run("org", "list"), 1)
+
+
+def test_a_file_of_codes_that_cannot_be_used_is_refused_in_one_sentence(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "codes.json").write_text('{"version": "1", "topics": {"SECRET": {"LOINC": ["1-2"]}}}')
+    lists = {"FHIRSERVER_SENSITIVE_CODES": str(tmp_path / "codes.json")}
+    assert "'SECRET'" in sentence(run("org", "list", **lists), 1)
+    assert "codes.json" in sentence(run("org", "list", FHIRSERVER_SENSITIVE_CODES="no/codes.json"), 1)
+
+
+def test_an_emergency_needs_a_member_and_a_reason(run: Run) -> None:
+    run("org", "add", "Clinic")
+    member = ("token", "--as", "member", "--org", "clinic", "--purpose", "BTG")
+    assert "reason" in sentence(run(*member), 1)
+    assert "members alone" in sentence(run("token", "--org", "clinic", "--purpose", "BTG", "--reason", "INC-1"), 1)
+    assert run(*member, "--reason", "INC-1").stdout.count(".") == 2
+
+
 def test_a_slug_has_one_owner(run: Run) -> None:
     run("org", "add", "Clinic", "--slug", "clinic")
     assert "'clinic'" in sentence(run("org", "add", "Another", "--slug", "clinic"), 1)

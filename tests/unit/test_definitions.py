@@ -148,7 +148,9 @@ def test_other_entries_of_the_same_content_need_another_index_version() -> None:
     """When this fails because entries have changed on purpose: raise INDEX_VERSION, and write the new pair here."""
     digest = blake2b(digest_size=8)
     for resource in SAMPLES:
-        digest.update(msgspec.json.encode(extract(resource)))
+        entries = msgspec.structs.asdict(extract(resource))
+        del entries["topics"]  # no index entry
+        digest.update(msgspec.json.encode(entries))
     assert (definitions.INDEX_VERSION, digest.hexdigest()) == (5, "0ba0610f64cc8617")
 
 
