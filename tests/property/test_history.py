@@ -73,7 +73,8 @@ class World:
             if write.of is None and (now is None or now.deleted):
                 continue
             self.number += 1
-            scoped = self.server.gate.system(subject="test", organization=write.custodian, purpose="test")
+            keeper = write.custodian if now is None else parse_facts(now.facts).custodian
+            scoped = self.server.gate.system(subject="test", organization=keeper, purpose="test")
             self.written += await scoped.write([self._change(type_, write)], persons=False)
 
     def _change(self, type_: str, write: Write) -> Put | Erase:

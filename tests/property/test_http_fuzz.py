@@ -300,6 +300,9 @@ def check(request: Raw, answer: Answer) -> None:
     elif answer.status >= 400:
         if answer.status == 400 and answer.body == NOT_HTTP:
             return
+        if answer.type == "application/json" and request.target.startswith(b"/oauth/"):
+            assert json.loads(_decoded(answer))["error"], (request, answer)
+            return
         assert answer.type == FHIR_JSON, (request, answer)
         outcome = json.loads(_decoded(answer))
         assert outcome["resourceType"] == "OperationOutcome", (request, answer)
