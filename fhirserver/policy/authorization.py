@@ -142,24 +142,32 @@ class Authorization:
         raise _not_proven() from None
 
     async def _proven(self, form: Form, audiences: Collection[str], doing: str, address: str) -> Client:
+        """The client that proves itself. Nobody guesses a signature, so who has one never waits for what others did in
+        its name or from its address; the throttle is for those who fail, and for what their failures cost."""
+        assertion = form.get("client_assertion", "")
         try:
             if form.get("client_assertion_type") != ASSERTION_TYPE:
                 raise NotProven("assertion")
-            assertion = form.get("client_assertion", "")
-            attempt = self._gate.throttle(DOOR).attempt(name=claimed(assertion), address=address)
-            async with attempt:
-                client = await self._assertions.prove(assertion, audiences)
-                if form.get("client_id", client.id) != client.id:
-                    raise NotProven("subject", client)
-                attempt.succeeded()
+            client = await self._assertions.prove(assertion, audiences)
+            if form.get("client_id", client.id) != client.id:
+                raise NotProven("subject", client)
         except NotProven as wrong:
-            await self._deny(wrong.client, doing, wrong.reason)
+            async with self._gate.throttle(DOOR).attempt(name=_name(assertion), address=address):
+                await self._deny(wrong.client, doing, wrong.reason)
             raise _not_proven() from None
         return client
 
     async def _deny(self, client: Client | None, doing: str, reason: str) -> None:
         who = _NOBODY if client is None else _principal(client, "", 0)
         await self._gate.trail(who).deny(doing, {"reason": reason})
+
+
+def _name(assertion: str) -> str:
+    """The client whose name is used, unproven; empty where none is."""
+    try:
+        return claimed(assertion)
+    except NotProven:
+        return ""
 
 
 def _principal(client: Client, scope: str, until: int) -> Principal:

@@ -5,7 +5,8 @@ before it is looked at: a hundred attempts at the same moment are a hundred. A s
 attempt (503): nobody guesses while nobody counts.
 
 A name alone must not shut its owner out: whoever knows a client's id could fail in its name for ever. Therefore the
-delay by name is short at the most (`Pace.longest`), and that by address grows long.
+delay by name is short at the most (`Pace.longest`), and that by address grows long. Where nothing can be guessed, as
+with signatures, only failures go through here (`policy.authorization`).
 """
 
 from __future__ import annotations
