@@ -11,7 +11,7 @@ import msgspec
 from fhirserver.core import stamp
 from fhirserver.core.errors import Fault, Kind
 from fhirserver.core.index import extract
-from fhirserver.core.model import Draft, Facts, Key, Record
+from fhirserver.core.model import Draft, Facts, Key, Record, parse_facts
 from fhirserver.core.project import SUBSETTED, tag_subsetted
 from fhirserver.core.validate import parse
 from fhirserver.policy.derive import facts_of, local_target
@@ -49,7 +49,8 @@ def cut(record: Record, body: bytes, visible: Collection[str]) -> Record:
     """The Person with only the links to ``visible`` Patients (and to Practitioners, who are in the directory).
 
     Uncut, it is the record as stored. Otherwise it is tagged SUBSETTED and its digest has a suffix (`view_tag`);
-    nothing but `link` and `meta.tag` differs from the stored bytes.
+    nothing but `link` and `meta.tag` differs from the stored bytes. Its facts tell of the visible ones alone, so that
+    the audit trail, which the reader may read, does not name whom the view leaves out.
     """
     members = _members(body)
     links = _raws(members["link"]) if "link" in members else []
@@ -63,7 +64,15 @@ def cut(record: Record, body: bytes, visible: Collection[str]) -> Record:
     members["meta"] = msgspec.Raw(tag_subsetted(bytes(members["meta"])))
     view = _object(members)
     suffix = blake2b(view, digest_size=4).digest()
-    return msgspec.structs.replace(record, body=view, size=len(view), digest=record.digest + suffix)
+    facts = _narrowed(record.facts, frozenset(visible))
+    return msgspec.structs.replace(record, body=view, size=len(view), digest=record.digest + suffix, facts=facts)
+
+
+def _narrowed(text: str, visible: Collection[str]) -> str:
+    facts = parse_facts(text)
+    owners = tuple(each for each in facts.owners if each in visible)
+    compartments = tuple(each for each in facts.compartments if each in visible)
+    return msgspec.structs.replace(facts, owners=owners, compartments=compartments).text
 
 
 def view_tag(record: Record) -> str | None:

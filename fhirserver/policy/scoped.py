@@ -107,15 +107,17 @@ class Scoped(Charts):
             raise await self._refusal(key, Kind.NOT_FOUND)
         if record.deleted:
             raise await self._refusal(key, Kind.GONE)
-        self._note([record.facts])
         opened = named.grant if named and not scoped.admits(record) else scoped.grant
         self._consents |= dict.fromkeys(opened.used(opened.basis))
         if record.body is None:
             self._handed.add((record.type, record.id, record.version))
         if self._bound and (protected(current.facts) or protected(record.facts)):
             self._marked.add(key)
-            return (await scoped._mark(await scoped._cut([record]), {key}))[0]
-        return (await scoped._cut([record]))[0] if record.type == "Person" else record
+            record = (await scoped._mark(await scoped._cut([record]), {key}))[0]
+        elif record.type == "Person":
+            record = (await scoped._cut([record]))[0]
+        self._note([record.facts])
+        return record
 
     async def would_see(self, record: Record) -> bool:
         """Whether `read` would show this current record to the caller; nothing is recorded."""
@@ -144,7 +146,9 @@ class Scoped(Charts):
         """As `Store.history`, of what the grant admits now; ask `past` for the Scoped of one resource's history."""
         async for records in self._versions(query, batch):
             if query.bodies:
-                self._note({record.facts for record in records})
+                # A Person that is gone shows none of its links.
+                gone = {record.seq for record in records if record.deleted and record.type == "Person"}
+                self._note({record.facts for record in records if record.seq not in gone})
                 self._handed.update((each.type, each.id, each.version) for each in records if each.body is None)
             yield records
 

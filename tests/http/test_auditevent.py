@@ -9,8 +9,9 @@ import msgspec
 import pytest
 
 from fhirserver.core.errors import Unavailable
+from fhirserver.core.model import Key
 from fhirserver.core.validate import parse
-from tests.build import load, observation, organization, patient
+from tests.build import load, observation, organization, patient, person
 from tests.http.test_consent import grant
 from tests.served import Served
 from tests.stores import every_kind_for_proof
@@ -324,3 +325,20 @@ async def test_a_batch_and_selected_elements(world: Served) -> None:
     (found,) = inner["resource"]["entry"]
     assert found["resource"]["action"] == "R"
     assert "entity" not in found["resource"]
+
+
+async def test_a_persons_event_names_nobody_whose_link_its_reader_was_not_shown(world: Served) -> None:
+    scoped = world.gate.system(subject="test", organization="operator", purpose="test")
+    await load(world.gate, [person("one", "n", "s")])
+    north = world.token("member", org="north")
+    for path in ("Person/one", "Person/one/_history/1", "Person?link=Patient/n", "Person/one/$everything", "Person"):
+        assert "Patient/s" not in (await world.get(path, north)).text
+    await scoped.delete([Key("Person", "one")])
+    assert (await world.get("Person/_history", north)).status_code == 200
+    await settled(world)
+    told = await events(world, "agent=Organization/north", north)
+    assert any("Patient/n" in whats(event) for event in told)
+    assert not [event for event in told if "Patient/s" in str(event)]
+    # Nor is it told to whose link it is that it was read.
+    assert not [event for event in await events(world, "patient=s", world.token("member", org="south"))
+                if who(event) == "north"]  # fmt: skip
