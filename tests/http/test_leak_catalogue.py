@@ -168,3 +168,158 @@ async def test_the_canary_in_what_is_refused(world: Served) -> None:
                 answer = await client.request(method, path, json=sent, headers=headers | if_none)
                 assert answer.status_code >= 400, (who, method, path, answer.text)
                 quiet(answer, f"{who}: {method} {path}", named=True)
+
+
+# -- the catalogue, line by line
+
+
+async def test_a_second_path_forgets_no_filter(world: Served) -> None:
+    token = world.token("third-party", org="app")
+    for path in ("Observation?_include=*", "Practitioner?_revinclude=*", "_history", "Patient/$everything"):
+        async for answer in pages(world, path, token):
+            assert answer.status_code == 200, path
+            quiet(answer, path)
+    urls = ("Observation/oh", "Observation?_id=oh", "Patient/hidden/$everything", "Binary/bh", "AuditEvent/ah")
+    entries = [{"request": {"method": "GET", "url": url}} for url in urls]
+    async with world.client(token) as client:
+        answer = await client.post("", json={"resourceType": "Bundle", "type": "batch", "entry": entries})
+    quiet(answer, "batch", named=True)
+    statuses = [each["response"]["status"][:3] for each in answer.json()["entry"]]
+    assert statuses == ["403", "200", "403", "403", "403"]
+    assert "entry" not in answer.json()["entry"][1]["resource"]
+
+
+async def test_no_answer_is_anothers(world: Served) -> None:
+    asked = ("Observation", "Observation/on", "Patient/n/$everything", "Person/one")
+    app, other = world.token("third-party", org="app"), world.token("third-party", org="other")
+    for path in asked:
+        first = await world.get(path, app)
+        assert first.status_code == 200
+        headers = {"If-None-Match": first.headers.get("ETag", 'W/"1"'), "If-Modified-Since": first.headers["Date"]}
+        told = await world.get(path, other, headers=headers)
+        assert told.status_code == 403 or "entry" not in told.json(), path
+        assert "Authorization" in first.headers["Vary"]
+
+
+@pytest.mark.parametrize("scope", ["", "patient/Nonsense.rs", "openid", "patient/Observation.rs?category="])
+async def test_nothing_allowed_is_nothing_shown(world: Served, scope: str) -> None:
+    for caller, more in (("third-party", {"org": "app"}), ("patient", {"org": "north", "patient": "n"})):
+        token = world.token(caller, scope=scope, **more)
+        for path in ("Observation", "_history", "Patient/$everything", "Observation/on", "Observation?_id="):
+            assert (await world.get(path, token)).status_code == 403, (caller, path)
+
+
+async def test_each_hop_of_a_link_is_checked(world: Served) -> None:
+    token = world.token("third-party", org="app")
+    for path in (
+        "Practitioner?_has:Observation:performer:_id=oh", "Observation?subject:Patient.family=" + CANARY,
+        "Encounter?_has:Observation:encounter:_id=oh", "Person?link:Patient.family=" + CANARY,
+        "Practitioner?_has:Observation:performer:patient.family=" + CANARY,
+    ):  # fmt: skip
+        answer = await world.get(path, token)
+        assert (answer.status_code, answer.json().get("entry")) == (200, None), path
+
+
+async def test_a_page_is_no_right(world: Served) -> None:
+    app = world.token("third-party", org="app")
+    for path in ("Observation?_count=1", "Patient/n/$everything?_count=1", "Patient/$everything?_count=1"):
+        following = link(await world.get(path, app), "next")
+        for thief in (world.token("third-party", org="other"), world.token("patient", org="north", patient="n")):
+            assert (await world.get(following, thief)).status_code in (400, 403)
+        await revoke(world, "n", "s")
+        answer = await world.get(following, app)
+        assert answer.status_code != 200 or "entry" not in answer.json(), path
+        await grant(world, "n", "s")
+
+
+async def test_what_is_hidden_takes_no_place_on_a_page(world: Served) -> None:
+    token = world.token("third-party", org="app")
+    for path in ("Observation?_count=1", "Observation?_count=1&_sort=-_lastUpdated", "Patient?_count=1"):
+        counts = [len(answer.json().get("entry", ())) async for answer in pages(world, path, token)]
+        assert counts == [1, 1], path
+
+
+async def test_a_shared_group_or_practitioner_leads_to_nobody_else(world: Served) -> None:
+    for who, token in strangers(world).items():
+        for path in ("Practitioner/dr", "Practitioner?_revinclude=*", "Group/g", "Group/g/$everything",
+                     "Patient/n/$everything", "Group?member=Patient/hidden"):  # fmt: skip
+            quiet(await world.get(path, token), f"{who}: {path}", named="=" in path)
+
+
+async def test_totals_count_what_is_shown(world: Served) -> None:
+    for who, token in strangers(world).items():
+        for path in ("Observation", "Patient", "Observation?performer=Practitioner/dr"):
+            for more in ("_summary=count", "_total=accurate", "_total=estimate"):
+                answer = (await world.get(f"{path}{'&' if '?' in path else '?'}{more}", token)).json()
+                shown = [
+                    each["resource"] async for page in pages(world, path, token) for each in page.json().get("entry", ())
+                ]
+                assert answer.get("total", len(shown)) == len(shown), (who, path, more)
+        history = (await world.get("Observation/_history", token)).json()
+        assert history.get("total", len(history.get("entry", ()))) == len(history.get("entry", ())), who
+
+
+async def test_what_is_written_is_indexed_as_what_is_imported(world: Served) -> None:
+    south = world.token("member", org="south", scope="system/*.cruds")
+    async with world.client(south) as client:
+        for each in (patient("h2", name=[{"family": CANARY}]), observation("o2", "h2", note=NOTE, performer=by("dr"))):
+            name = f"{each['resourceType']}/{each['id']}"
+            assert (await client.put(name, json=each)).status_code == 201
+    for who, token in strangers(world).items():
+        for path in (*SEARCHES[:16], "Patient/h2", "Observation/o2", "Observation?patient=h2"):
+            quiet(await world.get(path, token), f"{who}: {path}", named=True)
+    assert CANARY in (await world.get("Observation?patient=h2", south)).text
+
+
+async def test_one_organisation_is_not_mixed_up_with_another(world: Served) -> None:
+    """An id is no name of a class, nor is a patient that of a token's organisation."""
+    for token in (
+        world.token("third-party", org="south"),
+        world.token("third-party", org="hidden"),
+        world.token("member", org="app"),
+        world.token("patient", org="south", patient="n"),
+    ):
+        for path in (*READS, "Observation", "Patient/hidden/$everything"):
+            quiet(await world.get(path, token), path, named=True)
+
+
+async def test_an_id_of_another_organisation_is_not_overwritten(world: Served) -> None:
+    before = (await world.get("Observation/oh")).json()
+    for caller in ("member", "third-party"):
+        token = world.token(caller, org="north", scope="system/*.cruds patient/*.cruds")
+        async with world.client(token) as client:
+            sent = observation("oh", "n")
+            entry = {"resource": sent, "request": {"method": "PUT", "url": "Observation/oh"}}
+            assert (await client.put("Observation/oh", json=sent)).status_code >= 400
+            for kind_of in ("batch", "transaction"):
+                answer = await client.post("", json={"resourceType": "Bundle", "type": kind_of, "entry": [entry]})
+                quiet(answer, kind_of, named=True)
+    assert (await world.get("Observation/oh")).json() == before
+
+
+async def test_a_beneficiary_writes_no_consent_of_its_own(world: Served) -> None:
+    for caller, more in (("third-party", {}), ("member", {})):
+        token = world.token(caller, org="other", scope="system/*.cruds patient/*.cruds", **more)
+        async with world.client(token) as client:
+            sent = {**permit("hidden", "other"), "id": "mine"}
+            for method, path in (("POST", "Consent"), ("PUT", "Consent/mine")):
+                assert (await client.request(method, path, json=sent)).status_code >= 400
+            entry = {"resource": sent, "request": {"method": "PUT", "url": "Consent/mine"}}
+            await client.post("", json={"resourceType": "Bundle", "type": "batch", "entry": [entry]})
+    token = world.token("third-party", org="other")
+    for path in (*READS, "Observation", "Patient/hidden/$everything"):
+        quiet(await world.get(path, token), path, named=True)
+
+
+async def test_an_old_version_shows_nothing_that_the_current_one_hides(world: Served) -> None:
+    scoped = world.gate.system(subject="test", organization="north", purpose="test")
+    restricted = {"security": [{"system": "http://terminology.hl7.org/CodeSystem/v3-ActCode", "code": "HIV"}]}
+    await load(world.gate, [observation("turned", "n", note=NOTE)], organization="north")
+    await scoped.write([put(observation("turned", "n", note=NOTE, meta=restricted))])
+    token = world.token("third-party", org="app")
+    for path in ("Observation/turned/_history/1", "Observation/turned/_history", "Observation/_history", "_history",
+                 "Patient/n/$everything"):  # fmt: skip
+        async for answer in pages(world, path, token):
+            assert CANARY not in answer.text, path
+    assert CANARY in (await world.get("Observation/turned/_history/1")).text
+    assert "Observation/turned" not in names((await world.get("Patient/n/$everything", token)).json())
