@@ -11,6 +11,7 @@ import re
 import msgspec
 
 from fhirserver.core.definitions import RESOURCE_TYPES
+from fhirserver.policy.scopes import Scopes
 
 LONGEST = 4096
 """Characters of scopes that a token may be asked for, and have."""
@@ -59,7 +60,7 @@ def granted(asked: str, registered: str) -> str:
     for word in dict.fromkeys(asked.split()):
         wanted = _parse(word)
         for met in (wanted.meet(scope) for scope in allowed) if wanted is not None else ():
-            if met is not None:
+            if met is not None and _allows(met.text(), met.context):
                 found.setdefault(word if met == wanted else met.text(), met)
         if len(found) > _MOST:
             return ""
@@ -78,6 +79,12 @@ def _shortest(found: dict[str, _Scope]) -> list[str]:
 
 def _parse(word: str) -> _Scope | None:
     match = _WORD.fullmatch(word)
-    if match is None or not match[3] or (match[2] != "*" and match[2] not in RESOURCE_TYPES):
+    if match is None or not _allows(word, match[1]) or (match[2] != "*" and match[2] not in RESOURCE_TYPES):
         return None
     return _Scope(match[1], match[2], _VERSION_1.get(match[3], match[3]), match[4] or "")
+
+
+def _allows(word: str, context: str) -> bool:
+    """Whether a scope means anything: what means nothing must not, written anew, come to mean something."""
+    scopes = Scopes(word)
+    return any(scopes.allowed(letter, (context,)).named for letter in "cruds")

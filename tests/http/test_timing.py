@@ -1,4 +1,4 @@
-"""What is not there and what is not consented take as long: nobody learns who is a patient by asking how long "no" takes.
+"""What is not there and what is not consented take as long: how long "no" takes does not tell who is a patient.
 
 Samples are interleaved, so whatever else runs on the machine meets both alike; medians are compared as a ratio, never
 times. The ratio is generous; what it finds is work that is done for the one and not for the other.

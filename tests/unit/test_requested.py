@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fhirserver.core.definitions import RESOURCE_TYPES
@@ -64,3 +64,36 @@ def test_it_is_exactly_what_both_allow(asked: str, registered: str) -> None:
         for letter in "cruds":
             both = Scopes(asked).types(letter, [context]) & Scopes(registered).types(letter, [context])
             assert given.types(letter, [context]) == both
+
+
+QUERIES = ["", "?category=a", "?category=a,b", "?category=a&category=b", "?category=", "?category=s|", "?code=x", "?x"]
+GRANULAR = st.builds(
+    "{}/{}.{}{}".format,
+    st.sampled_from(["system", "user"]),
+    st.sampled_from(["*", "Patient", "Observation", "Condition"]),
+    st.sampled_from(["rs", "cruds", "read", "*", "r", "c", "u", "sr", ""]),
+    st.sampled_from(QUERIES),
+)
+
+
+def opened(text: str) -> set[tuple[str, str, str, str]]:
+    """What scopes allow, of resources of these categories."""
+    found = set()
+    for context in ("system", "user"):
+        for letter in "cruds":
+            allowed = Scopes(text).allowed(letter, [context])
+            for of in ("", "a", "b", "ab", "c"):
+                types = [*allowed.whole, *(p.type for p in allowed.parts if not any(k.isdisjoint(of) for k in p.kinds))]
+                found |= {(context, letter, type_, of) for type_ in types}
+    return found
+
+
+@settings(max_examples=300)
+@given(st.lists(GRANULAR, max_size=3).map(" ".join), st.lists(GRANULAR, max_size=3).map(" ".join))
+@example("system/*.rs?category=a", "system/Observation.rs")
+@example("system/Observation.rs", "system/*.rs?category=a")
+@example("user/Condition.s", "user/Condition.read?category=b")
+def test_granular_scopes_are_never_more_than_asked_nor_than_registered(asked: str, registered: str) -> None:
+    given = granted(asked, registered)
+    assert opened(given) <= opened(asked) & opened(registered)
+    assert bool(given) == bool(opened(given))
