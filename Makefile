@@ -21,7 +21,7 @@ lint: setup
 	@$(BIN)/lint-imports
 
 test: lint
-	@$(BIN)/python -m pytest -n auto --dist loadfile
+	@$(BIN)/python -m pytest -n auto --dist worksteal
 
 quick: setup
 	@$(BIN)/python -m pytest -q -m "not slow"

@@ -23,7 +23,7 @@ from tests.http.test_consent import grant
 from tests.http.test_search import link, names
 from tests.served import Served, served
 
-WORLDS = 6
+WORLDS = 3
 PHASES = (Phase.explicit, Phase.reuse, Phase.generate)
 PATIENTS = ("a", "b", "c")
 CUSTODIANS = ("north", "south")
