@@ -8,7 +8,7 @@ names several patients, a reader learns what concerns its own.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -20,6 +20,7 @@ from fhirserver.core.model import AuditRow, Index, Key, parse_facts
 from fhirserver.core.search import Search, meets
 from fhirserver.core.trail import Entry, TrailQuery, event_of
 from fhirserver.policy.principal import CallerClass, Principal
+from fhirserver.policy.purge import PURGED
 from fhirserver.store.port import Store
 
 AT_ONCE = 200
@@ -30,6 +31,7 @@ _FOREIGN = frozenset({"class", "purpose", "type", "count", "resource", "resource
 """What a reader learns of an event of another organisation about its patients: no query, and nothing of its token."""
 _OF_ALL = frozenset({"class", "purpose", "type"})
 """The same where the event concerns others, too."""
+_NOBODY = frozenset[str]()
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,6 +63,7 @@ class Accounting:
         self._store = store
         self._principal = principal
         self._held: dict[str, bool] = {}
+        self._purged: dict[str, int] = {}
 
     async def read(self, id: str) -> Json | None:
         """The AuditEvent with this id; None where there is none that the caller may see."""
@@ -139,11 +142,19 @@ class Accounting:
             # An answer that held nothing, such as to HEAD, has disclosed nothing.
             held = found.last.outcome != "complete" or found.last.detail.get("count") != 0
             disclosed = held and kind_of(found.first.interaction).action in "RE" and found.last.outcome != "denied"
-            return frozenset({who.patient or ""} & set(found.patients)) if disclosed else frozenset()
+            return await self._since_purged({who.patient or ""} & set(found.patients), found) if disclosed else _NOBODY
         if found.first.organization == who.organization:
             return None
         wanted = [each for each in found.patients if patient in (None, each)]
-        return frozenset([each for each in wanted if await self._holds(each)])
+        return await self._since_purged([each for each in wanted if await self._holds(each)], found)
+
+    async def _since_purged(self, patients: Iterable[str], found: Event) -> frozenset[str]:
+        """Those that the event is about, and not somebody who had the id before a purge."""
+        for each in patients:
+            if each not in self._purged:
+                entry = await self._store.ledger.get(PURGED + each)
+                self._purged[each] = int(entry.value) if entry is not None else -1
+        return frozenset(each for each in patients if found.first.at > self._purged[each])
 
     async def _shown(self, found: Event, concerned: frozenset[str] | None) -> Json | None:
         if concerned is None:

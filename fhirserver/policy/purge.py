@@ -24,6 +24,10 @@ AT_ONCE = 200
 DUE = "purge/due"
 """The ledger entry that stands from before the first removal until the files are clean."""
 
+PURGED = "purge/patient/"
+"""Ledger prefix: a Patient's id -> when (milliseconds since 1970) its chart was purged. Whoever gets the id afterwards
+is somebody else, and what was done with the earlier one is not theirs to read."""
+
 _PATIENT = "Patient"
 
 
@@ -87,6 +91,8 @@ class Purge:
         intent = self._trail.row("purge", "intent", patients=found.patients, detail=_told(found.types))
         await self._trail.append(intent)
         await self._store.ledger.put_if(DUE, b"1", stamp=None)
+        for patient in (key.id for key in found.keys if key.type == _PATIENT):
+            await self._remember(patient, intent.at)
         versions = 0
         for at in range(0, len(found.keys), AT_ONCE):
             part = found.keys[at : at + AT_ONCE]
@@ -101,6 +107,12 @@ class Purge:
         outcome = self._trail.row("purge", "complete", patients=found.patients, detail=detail, intent=intent.id)
         await self._trail.append(outcome)
         return versions
+
+    async def _remember(self, patient: str, at: int) -> None:
+        held, done = None, False
+        while not done:
+            held = await self._store.ledger.get(PURGED + patient)
+            done = await self._store.ledger.put_if(PURGED + patient, b"%d" % at, stamp=held.stamp if held else None)
 
     async def _binaries(self, keys: Iterable[Key]) -> tuple[list[Key], list[Key]]:
         """The Binaries that versions of these name: those that nothing else names, and the others."""

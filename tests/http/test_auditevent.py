@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from base64 import b64decode
 from typing import Any
 
@@ -342,3 +343,24 @@ async def test_a_persons_event_names_nobody_whose_link_its_reader_was_not_shown(
     # Nor is it told to whose link it is that it was read.
     assert not [event for event in await events(world, "patient=s", world.token("member", org="south"))
                 if who(event) == "north"]  # fmt: skip
+
+
+async def test_whoever_gets_the_id_of_a_purged_patient_reads_nothing_of_the_earlier_one(world: Served) -> None:
+    await grant(world, "n")
+    app = world.token("third-party", org="app")
+    await world.get("Observation/on", app)
+    await settled(world)
+    purge = world.gate.purge(subject="test")
+    await purge.run(await purge.chart("n"))
+    await asyncio.sleep(0.005)
+    south = world.token("member", org="south", scope="system/*.cruds")
+    async with world.client(south) as client:
+        assert (await client.put("Patient/n", json=patient("n"))).status_code == 201
+    own = world.token("patient", org="south", patient="n")
+    await world.get("Patient/n", own)
+    await settled(world)
+    assert {who(event) for event in await events(world, "patient=n", south)} == {"south"}
+    assert {who(event) for event in await events(world, "", own)} == {"south"}
+    (read,) = [event for event in await events(world, "patient=n&subtype=read") if who(event) == "app"]
+    for token in (south, own):
+        assert (await world.get(f"AuditEvent/{read['id']}", token)).status_code in (403, 404)
